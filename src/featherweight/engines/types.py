@@ -1,0 +1,133 @@
+"""What every engine takes and gives: plain data, so that no caller asks which engine answers."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypedDict
+
+FinishReason = Literal["stop", "length", "error"]
+
+
+class Message(TypedDict):
+    """One chat message; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+Prompt = str | Sequence[Message]
+"""Raw text goes to the model as it is; messages go through the model's own chat template."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One generation to make. Temperature 0 is greedy decoding."""
+
+    prompt: Prompt
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    seed: int = 0
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TopLogprob:
+    """One alternative at one position: token id if the engine tells, its bytes, natural log."""
+
+    id: int | None
+    bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What came back for one request.
+
+    `token_logprobs` are natural logs under the model's own distribution (no temperature, no
+    filter), the end token included when it was generated, tokens cut off by a stop string
+    excluded; `None` where the engine gives none, never 0 or 1. `completion_tokens` counts what the
+    model wrote. A request that failed has `finish_reason="error"` and says why in `error`.
+    `seconds` is this request's wall time, waiting in the engine's queue not counted where the
+    engine can tell.
+    """
+
+    text: str
+    token_ids: tuple[int, ...] | None
+    token_logprobs: tuple[float, ...] | None
+    top_logprobs: tuple[tuple[TopLogprob, ...], ...] | None
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    model: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a stream; the last one carries the whole `Generation` and may have no text."""
+
+    text: str
+    token_logprobs: tuple[float, ...] | None = None
+    generation: Generation | None = None
+
+
+class Engine(Protocol):
+    """Where tokens come from. Engines are context managers in effect: call `close` when done."""
+
+    @property
+    def name(self) -> str:
+        """The spec's short form, as printed to people and written to manifests."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and answer may take together."""
+        ...
+
+    @property
+    def params(self) -> int | None:
+        """Number of parameters, or `None` where the engine cannot know."""
+        ...
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
+        """Answer many requests, batched, in the order given; one failure does not stop the rest."""
+        ...
+
+    def stream(self, request: Request) -> Iterator[Delta]:
+        """Answer one request piece by piece; raises `EngineError` where `generate` would report."""
+        ...
+
+    def score(self, pairs: Iterable[tuple[Prompt, str]]) -> Iterator[tuple[float, ...]]:
+        """Natural-log probability of each token of every continuation, given its prompt.
+
+        Prompt and continuation are tokenised joined and cut at the boundary; a token that straddles
+        it belongs to the continuation. Raises `EngineError` by name where an engine cannot.
+        """
+        ...
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Exact number of tokens that the model would read, chat template and BOS included."""
+        ...
+
+    def close(self) -> None:
+        """Free the model or the connections; safe to call twice."""
+        ...
+
+
+def failed(
+    request_model: str, error: str, seconds: float = 0.0, prompt_tokens: int = 0
+) -> Generation:
+    """The `Generation` of a request that failed."""
+    return Generation(
+        text="",
+        token_ids=None,
+        token_logprobs=None,
+        top_logprobs=None,
+        finish_reason="error",
+        prompt_tokens=prompt_tokens,
+        completion_tokens=0,
+        seconds=seconds,
+        model=request_model,
+        error=error,
+    )

@@ -1,0 +1,36 @@
+"""Errors a person can act on.
+
+Every message is one sentence: what is wrong, where, and what to do next. The command line prints
+the message alone; anything that is not a `FeatherweightError` is a bug and keeps its traceback.
+"""
+
+
+class FeatherweightError(Exception):
+    """Base of every error that the user's input or surroundings can cause."""
+
+
+class TranscriptError(FeatherweightError):
+    """A file that is not a transcript we can read, or holds no speech."""
+
+
+class EngineError(FeatherweightError):
+    """A model that cannot be opened, or an engine that cannot do what is asked."""
+
+
+class ContextLengthError(EngineError):
+    """Prompt and answer do not fit the model's context; the message names both numbers."""
+
+    def __init__(
+        self, model: str, prompt_tokens: int, max_tokens: int, context_length: int
+    ) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.max_tokens = max_tokens
+        self.context_length = context_length
+        super().__init__(
+            f"{model}: the prompt has {prompt_tokens} tokens and the answer may take {max_tokens} "
+            f"more, but the model's context holds {context_length}; shorten the prompt or split it."
+        )
+
+
+class OutputError(FeatherweightError):
+    """A result that cannot be written where it was asked for."""

@@ -1,0 +1,1 @@
+"""Which part of a long text matters for a query."""

@@ -1,0 +1,1 @@
+"""Instruction and transcript in, a summary with checked evidence out."""

@@ -1,0 +1,1 @@
+"""A meeting file in, turns out."""
