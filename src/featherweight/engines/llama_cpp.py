@@ -130,13 +130,13 @@ class LlamaCppEngine:
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece; leaving the iterator early stops the model."""
-        self._check_length(request)
+        tokens = self._checked_tokens(request)
         pieces: queue.Queue[Delta | Exception] = queue.Queue()
         stop = threading.Event()
 
         def work() -> None:
             try:
-                result = self._run(request, stop, lambda delta: pieces.put(delta))
+                result = self._run(request, tokens, stop, pieces.put)
                 pieces.put(Delta("", None, result))
             except Exception as error:
                 pieces.put(error)
@@ -164,11 +164,7 @@ class LlamaCppEngine:
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Exact count, with chat template and BOS."""
-        if isinstance(prompt, str):
-            body = {"content": prompt, "add_special": True, "parse_special": True}
-            return len(self._call("POST", "/tokenize", body)["tokens"])
-        body = {"messages": self._plain(prompt)}
-        return int(self._call("POST", "/chat/completions/input_tokens", body)["input_tokens"])
+        return len(self._tokens(prompt))
 
     def close(self) -> None:
         """Stop the server thread, free the model, remove the socket."""
@@ -183,44 +179,61 @@ class LlamaCppEngine:
     def _answer(self, request: Request, stop: threading.Event) -> Generation:
         started = time.perf_counter()
         try:
-            self._check_length(request)
-            return self._run(request, stop, lambda delta: None)
+            return self._run(request, self._checked_tokens(request), stop, lambda delta: None)
         except EngineError as error:
             return failed(self.name, str(error), time.perf_counter() - started)
 
-    def _check_length(self, request: Request) -> None:
-        tokens = self.count_tokens(request.prompt)
-        if tokens + request.max_tokens > self.context_length:
-            raise ContextLengthError(self.name, tokens, request.max_tokens, self.context_length)
+    def _checked_tokens(self, request: Request) -> list[int]:
+        """The prompt as token ids; raises `ContextLengthError` where the answer would not fit."""
+        tokens = self._tokens(request.prompt)
+        if len(tokens) + request.max_tokens > self.context_length:
+            raise ContextLengthError(
+                self.name, len(tokens), request.max_tokens, self.context_length
+            )
+        return tokens
+
+    def _tokens(self, prompt: Prompt) -> list[int]:
+        if not isinstance(prompt, str):
+            prompt = self._call("POST", "/apply-template", {"messages": self._plain(prompt)})[
+                "prompt"
+            ]
+        body = {"content": prompt, "add_special": True, "parse_special": True}
+        tokens: list[int] = self._call("POST", "/tokenize", body)["tokens"]
+        return tokens
 
     def _run(
-        self, request: Request, stop: threading.Event, on_delta: Callable[[Delta], None]
+        self,
+        request: Request,
+        tokens: list[int],
+        stop: threading.Event,
+        on_delta: Callable[[Delta], None],
     ) -> Generation:
-        """Run one request in this thread; `on_delta` is called from it for every piece."""
+        """Run one request in this thread; `on_delta` is called from it for every piece.
+
+        Always through the completions call: the chat call leaves out the end token's
+        log-probability when it streams.
+        """
         server = self._server
         if server is None:
             raise EngineError(f"{self.name} is closed; open it again with load_engine.")
         started = time.perf_counter()
         answer = _Answer(request, stop, on_delta)
-        body: dict[str, Any] = {
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "seed": request.seed,
-            "top_k": 0,
-            "top_p": 1.0,
-            "min_p": 0.0,
-            "logprobs": True,
-            "top_logprobs": max(1, request.top_logprobs),
-            "stream": True,
-            "return_progress": True,
-            "timings_per_token": True,  # the only count of tokens that covers every chunk
-        }
-        if isinstance(request.prompt, str):
-            body |= {"prompt": request.prompt, "logprobs": max(1, request.top_logprobs)}
-            server.handle_completions(body, answer)
-        else:
-            server.handle_chat_completions(body | {"messages": self._plain(request.prompt)}, answer)
-        return answer.generation(self.name, time.perf_counter() - started)
+        server.handle_completions(
+            {
+                "prompt": tokens,
+                "max_tokens": request.max_tokens,
+                "temperature": request.temperature,
+                "seed": request.seed,
+                "top_k": 0,
+                "top_p": 1.0,
+                "min_p": 0.0,
+                "logprobs": max(1, request.top_logprobs),
+                "stream": True,
+                "timings_per_token": True,  # the only count of tokens that covers every chunk
+            },
+            answer,
+        )
+        return answer.generation(self.name, len(tokens), time.perf_counter() - started)
 
     def _plain(self, messages: Sequence[Message]) -> list[Message]:
         """Messages whose text cannot pass for the model's control tokens.
@@ -303,7 +316,6 @@ class _Answer:
         self.shown = 0  # characters handed on; what may begin a stop string is held back
         self.tokens: list[dict[str, Any]] = []
         self.ends: list[int] = []  # characters of text after each token
-        self.prompt_tokens = 0
         self.finish: str | None = None
         self.error: str | None = None
         self.pending: list[float] = []
@@ -315,15 +327,12 @@ class _Answer:
         if "error" in chunk:
             self.error = str(chunk["error"].get("message", chunk["error"]))
             return True
-        if progress := chunk.get("prompt_progress"):
-            self.prompt_tokens = progress["total"]
         for choice in chunk["choices"]:
             self._take(choice, (chunk.get("timings") or {}).get("predicted_n"))
         return self.stop.is_set() or self.finish == "stop-string"
 
     def _take(self, choice: dict[str, Any], written: int | None) -> None:
-        piece = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
-        self.text += piece
+        self.text += choice.get("text") or ""
         for token in (choice.get("logprobs") or {}).get("content") or []:
             self.tokens.append(token)
             self.ends.append(len(self.text))
@@ -354,11 +363,11 @@ class _Answer:
             self.on_delta(Delta(self.text[self.shown : end], logprobs))
             self.shown, self.pending = end, []
 
-    def generation(self, model: str, seconds: float) -> Generation:
-        if self.error is not None:
-            return failed(model, f"{model}: {self.error}.", seconds, self.prompt_tokens)
-        if self.finish is None:
-            return failed(model, f"{model}: stopped before the end.", seconds, self.prompt_tokens)
+    def generation(self, model: str, prompt_tokens: int, seconds: float) -> Generation:
+        """The whole answer; an error or a cancellation gives a failed one."""
+        if self.error is not None or self.finish is None:
+            reason = self.error or "stopped before the end"
+            return failed(model, f"{model}: {reason}.", seconds, prompt_tokens)
         top = None
         if self.request.top_logprobs and self.complete:
             top = tuple(
@@ -374,7 +383,7 @@ class _Answer:
             token_logprobs=tuple(t["logprob"] for t in self.tokens) if self.complete else None,
             top_logprobs=top,
             finish_reason="length" if self.finish == "length" else "stop",
-            prompt_tokens=self.prompt_tokens,
+            prompt_tokens=prompt_tokens,
             completion_tokens=self.written,
             seconds=seconds,
             model=model,
