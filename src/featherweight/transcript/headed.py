@@ -60,7 +60,7 @@ def under_headings(lines: Iterable[tuple[str, Heading | None]]) -> list[Turn]:
 def otter_heading(line: str, *, one_space: bool = False) -> Heading | None:
     """`Name  0:03` with two spaces or a tab between; `one_space` trusts capitals instead."""
     parts = line.strip().rsplit(None, 1)
-    if len(parts) != 2 or (start := clock(parts[1])) is None:
+    if len(parts) != 2 or not parts[1][-1].isdigit() or (start := clock(parts[1])) is None:
         return None
     name = one_line(parts[0])
     gap = line.strip()[len(parts[0]) : -len(parts[1])]

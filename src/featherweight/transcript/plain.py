@@ -1,7 +1,7 @@
 """Plain text and Markdown: `Jane: hello`, `**Jane** (00:01:02): hello`, or just paragraphs."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from featherweight.transcript.speakers import (
     choose_labels,
@@ -14,78 +14,76 @@ from featherweight.transcript.text import one_line
 from featherweight.transcript.times import clock, span
 from featherweight.transcript.types import Turn
 
+Times = tuple[float | None, float | None]
+
 _BULLET = re.compile(r"(?:[-*+•–]|\d{1,4}[.)])\s+")
+_HEADING = re.compile(r"#{1,6}\s")
 _CHEVRONS = re.compile(r">{1,3}\s*")
 _TIMES = re.compile(r"[\[(]([\d:., >–—-]{3,40})[\])]\s*[:–—-]?\s*")
 _BARE_TIME = re.compile(r"(\d{1,3}(?::\d{2}){1,2}(?:[.,]\d{1,3})?)(?:\s+[–—-]\s+|\s+)")
-_BOLD = re.compile(r"(\*\*|__)([^*_\n]{1,100}|[^*\n]{1,100})\1\s*")
+_BOLD = re.compile(r"(\*\*|__)([^*\n]{1,100}?)\1\s*")
 _BRACKETS = re.compile(r"\[([^\[\]\n]{1,80})\]\s*:\s*")
 _TIMED_LABEL = re.compile(r"([^:：\[\]\n]{1,80}?)\s*[\[(](\d[\d:., >–—-]{2,40})[\])]\s*(:?)\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """What one line may say; `sure` labels need no second opinion from the rest of the file."""
+    """What one line says, and what it says if `label` turns out to be a speaker."""
 
-    text: str
+    text: str  # without a leading time that is one beyond doubt
+    times: Times | None = None  # that time
     label: str | None = None
-    rest: str = ""
-    start: float | None = None
-    end: float | None = None
-    sure: bool = False
+    rest: str = ""  # behind the label
+    label_times: Times | None = None
+    sure: bool = False  # bold, bracketed or timed: no second opinion from the rest of the file
+    starts: bool = False  # a list item or heading is a paragraph of its own
+    ends: bool = False  # nothing continues a heading
 
 
 def read_plain(text: str) -> list[Turn]:
     """One turn per labelled line, with the unlabelled lines that follow it directly.
 
     A paragraph without a label has no speaker: the file does not say who goes on. Without any
-    label, paragraphs are turns; without blank lines, lines are.
+    label, paragraphs are turns; without blank lines, lines are. A time on a line of its own is
+    the start of the turn below it.
     """
-    lines = [_parse(line) for line in text.split("\n")]
-    filled = [line for line in lines if line.text]
-    labels = [line.label for line in filled if line.label is not None]
-    paragraphs = sum(
-        1
+    lines = [_parse(line) for line in text.strip().split("\n")]
+    units = sum(
+        bool(line.text) and (not before.text or line.label is not None)
         for before, line in zip([_Line(""), *lines], lines, strict=False)
-        if line.text and (not before.text or line.label)
     )
-    chosen = choose_labels(labels, paragraphs)
-    labelled = any(line.label and (line.sure or line.label in chosen) for line in filled)
-    by_line = not labelled and not any(
-        not line.text for line in lines[_first(lines) : _last(lines)]
-    )
+    chosen = choose_labels((line.label for line in lines if line.label is not None), units)
+    labelled = {id(line) for line in lines if line.label and (line.sure or line.label in chosen)}
+    by_line = not labelled and all(line.text for line in lines)
+
     turns: list[Turn] = []
-    open_turn: tuple[str | None, float | None, float | None] | None = None
+    speaker: str | None = None
+    times: Times = (None, None)
+    pending: Times | None = None
     words: list[str] = []
 
     def close() -> None:
-        nonlocal open_turn
         said = one_line(" ".join(words))
         words.clear()
-        if open_turn is not None and said:
-            turns.append(Turn(open_turn[0], said, *open_turn[1:]))
-        open_turn = None
+        if said:
+            turns.append(Turn(speaker, said, *times))
 
-    pending: tuple[float | None, float | None] | None = None
     for line in lines:
-        if not line.text:
-            close()
-            continue
         alone = span(line.text.strip("[]() "))
-        if alone is not None:  # a time on a line of its own belongs to what follows
+        if not line.text or alone is not None:
             close()
-            pending = alone
+            pending = alone or pending
             continue
-        accepted = line.label is not None and (line.sure or line.label in chosen)
-        label_start, label_end = (line.start, line.end) if accepted or line.sure else (None, None)
-        if accepted or line.sure or by_line or open_turn is None or _is_note(line.text):
+        named = id(line) in labelled
+        item = line.starts and (speaker is None or line.ends)
+        if named or line.times or by_line or item or not words or _is_form(line.text):
             close()
-            start, end = (label_start, label_end)
-            if start is None and pending is not None:
-                start, end = pending
-            pending = None
-            open_turn = (one_line(line.label) if accepted and line.label else None, start, end)
-        words.append(line.rest if accepted or line.sure else line.text)
+            speaker = one_line(line.label) if named and line.label else None
+            stated = (line.label_times if named else None) or line.times
+            times, pending = stated or pending or (None, None), None
+        words.append(line.rest if named else line.text)
+        if line.ends:
+            close()
     close()
     return turns
 
@@ -101,15 +99,7 @@ def read_whisperx_txt(text: str) -> list[Turn]:
     return turns
 
 
-def _first(lines: list[_Line]) -> int:
-    return next((index for index, line in enumerate(lines) if line.text), 0)
-
-
-def _last(lines: list[_Line]) -> int:
-    return len(lines) - next((index for index, line in enumerate(reversed(lines)) if line.text), 0)
-
-
-def _is_note(text: str) -> bool:
+def _is_form(text: str) -> bool:
     """`Date: 3 May` never continues somebody's speech."""
     label, colon, _ = text.partition(":")
     return bool(colon) and len(label) < 40 and is_heading(label)
@@ -117,37 +107,26 @@ def _is_note(text: str) -> bool:
 
 def _parse(raw: str) -> _Line:
     text = raw.strip()
-    if not text:
-        return _Line("")
+    if _HEADING.match(text):
+        return _Line(text, starts=True, ends=True)
     body = _strip(_CHEVRONS, _strip(_BULLET, text))
-    start = end = None
-    timed = False
+    item = len(_strip(_BULLET, text)) < len(text)
     match = _TIMES.match(body)
-    times = span(match[1]) if match else None
-    if match is not None and times is not None:
-        start, end = times
-        body = body[match.end() :]
-        timed = True
-    else:
-        bare = _BARE_TIME.match(body)
-        if bare is not None and (start := clock(bare[1])) is not None:
-            pair = split_label(body[bare.end() :])
-            if pair is None and bare[1].count(":") < 2:
-                start = None  # "10:30 Meeting: ..." is speech about a time
-            else:
-                body = body[bare.end() :]
-                timed = pair is None
-    found = _label(body)
-    if found is None:
-        return _Line(text, None, body, start, end, sure=True) if timed else _Line(text)
-    label, rest, times, sure = found
-    if times is not None and start is None:
-        start, end = times
-    return _Line(text, label, rest, start, end, sure)
+    if match is not None and (times := span(match[1])) is not None and match.end() < len(body):
+        return replace(_label(body[match.end() :]), times=times)
+    match = _BARE_TIME.match(body)
+    if match is not None and (start := clock(match[1])) is not None:
+        line = _label(body[match.end() :])
+        if match[1].count(":") == 2:
+            return replace(line, times=(start, None))
+        if line.label is not None:  # 0:12 Jane: a time if Jane is a speaker, else just words
+            return replace(line, text=text, label_times=line.label_times or (start, None))
+        return _Line(text, starts=item)
+    return replace(_label(body), text=text, starts=item)
 
 
-def _label(body: str) -> tuple[str, str, tuple[float | None, float | None] | None, bool] | None:
-    """(label, rest, times, sure) of a line whose bullet and leading time are gone."""
+def _label(body: str) -> _Line:
+    """The label of a line whose bullet and leading time are gone."""
     match = _BOLD.match(body)
     if match is not None:
         inner, rest = match[2].strip(), body[match.end() :]
@@ -155,27 +134,30 @@ def _label(body: str) -> tuple[str, str, tuple[float | None, float | None] | Non
         inner, times = _inner_times(inner.rstrip(": "))
         after = _TIMES.match(rest)
         if times is None and after is not None and (times := span(after[1])) is not None:
-            colon = colon or ":" in after[0].rpartition("]")[2].rpartition(")")[2]
+            colon = colon or after[0].rstrip().endswith(":")
             rest = rest[after.end() :]
-        if rest.startswith(":"):
+        if rest.startswith((":", "：")):
             colon, rest = True, rest[1:]
         if (colon or times is not None) and could_be_name(inner):
-            return inner, rest.strip(), times, not starts_sentence(inner)
-        return None
+            return _found(body, inner, rest, times, sure=True)
+        return _Line(body)
     match = _BRACKETS.match(body)
     if match is not None and clock(match[1]) is None and could_be_name(match[1].strip()):
-        return match[1].strip(), body[match.end() :], None, True
+        return _found(body, match[1].strip(), body[match.end() :], None, sure=True)
     match = _TIMED_LABEL.match(body)
-    if match is not None and (times := span(match[2])) is not None:
-        label = match[1].strip()
-        if could_be_name(label):
-            sure = bool(match[3]) and not starts_sentence(label)
-            return label, body[match.end() :], times, sure
+    if match is not None and (times := span(match[2])) is not None and could_be_name(match[1]):
+        return _found(body, match[1], body[match.end() :], times, sure=bool(match[3]))
     pair = split_label(body)
-    return None if pair is None else (*pair, None, False)
+    return _Line(body) if pair is None else _found(body, *pair, None, sure=False)
 
 
-def _inner_times(label: str) -> tuple[str, tuple[float | None, float | None] | None]:
+def _found(body: str, label: str, rest: str, times: Times | None, *, sure: bool) -> _Line:
+    label = one_line(label)
+    sure = sure and not starts_sentence(label)
+    return _Line(body, label=label, rest=rest.strip(), label_times=times, sure=sure)
+
+
+def _inner_times(label: str) -> tuple[str, Times | None]:
     name, bracket, time = label.rpartition("(" if label.endswith(")") else "[")
     times = span(time.rstrip(")]")) if bracket and label[-1:] in ")]" else None
     return (label, None) if times is None else (name.strip(), times)

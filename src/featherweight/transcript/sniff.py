@@ -14,6 +14,7 @@ _SCAN = 400  # lines from the top that are asked; a heading later than that is n
 _HEAD = 4_000_000  # characters from which those lines are taken
 _SPEAKER_LINE = re.compile(r"\[SPEAKER_[A-Z0-9]{1,8}\]:", re.IGNORECASE)
 _JSON_START = re.compile(r"\s*(?:\{\s*[\"}]|\[\s*[\[{\]\"])")
+_JSON_MAYBE = re.compile(r"\s*(?:\{|\[\s*(?:-?\d+\s*[,.\]eE]|true\b|false\b|null\b))")
 _XML_START = re.compile(r"\s*(?:<\?xml\b|<nite:)", re.IGNORECASE)
 _HTML_START = re.compile(r"\s*<(?:!doctype html|html)\b", re.IGNORECASE)
 _HEADER_OF = (
@@ -94,7 +95,7 @@ def family(text: str, suffix: str) -> Family:
         return "vtt"
     if is_xml(text):
         return "xml"
-    if _JSON_START.match(text) or (suffix == ".json" and text.lstrip()[:1] in "{["):
+    if _JSON_START.match(text) or (suffix == ".json" and _JSON_MAYBE.match(text)):
         return "json"
     lines = [line for line in text[:_HEAD].split("\n") if line.strip()][:_SCAN]
     times = [times for line in lines if "-->" in line and (times := timing(line)) is not None]

@@ -101,7 +101,7 @@ def split_label(line: str) -> tuple[str, str] | None:
 
 def could_be_name(label: str) -> bool:
     """True for at most five words (asides in brackets apart) without a sentence's punctuation."""
-    if not 0 < len(label) <= 64:
+    if not 0 < len(label) <= 64 or label.endswith(","):
         return False
     if _PHONE.fullmatch(label):
         return sum(character.isdigit() for character in label) >= 7
