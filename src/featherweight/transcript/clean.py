@@ -47,7 +47,9 @@ def clean(transcript: Transcript) -> Transcript:
 def _without_marks(text: str) -> str:
     bare, count = _NOISE.subn(" ", text)
     bare = " ".join(_SPELLED.sub(_as_word, bare).split()) if count or "_" in bare else bare
-    return _LEADING.sub("", bare) if count else bare
+    if count:
+        bare = _LEADING.sub("", bare) if any(map(str.isalnum, bare)) else ""
+    return bare
 
 
 def _as_word(match: re.Match[str]) -> str:

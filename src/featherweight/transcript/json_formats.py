@@ -112,14 +112,17 @@ def _names(keys: dict[Any, Any]) -> str:
 
 
 def _turns(items: Any, *, text: str = "text", start: str = "start", end: str = "end") -> list[Turn]:
-    """One turn per item with words in it; times in seconds, as numbers or clock times."""
+    """One turn per item; times in seconds, as numbers or clock times.
+
+    Items without words are left out, but not of QMSum: its annotations count every item.
+    """
     turns = []
     for item in items:
         if not isinstance(item, dict):
             item = {text: item} if isinstance(item, str) else {}
         said = item.get(text)
         words = one_line(said) if isinstance(said, str) else ""
-        if words:
+        if words or text == "content":
             named = item.get("speaker")
             if isinstance(named, int) and not isinstance(named, bool) and abs(named) < 10**9:
                 named = str(named)

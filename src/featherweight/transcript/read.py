@@ -106,7 +106,7 @@ def _read_text(kind: str, text: str, source: str) -> tuple[str, list[Turn]]:
 
 
 def _finish(source: str, name: str, turns: list[Turn]) -> Transcript:
-    if not turns:
+    if not any(turn.text for turn in turns):
         raise problem(
             source,
             f"no speech in it (read as {name})",

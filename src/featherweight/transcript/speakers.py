@@ -178,7 +178,7 @@ def choose_labels(labels: Iterable[str], units: int) -> frozenset[str]:
 def _plain_word(word: str) -> bool:
     """No sentence end inside: `Dr.` and `J.` are names, `done.` is not."""
     if word.endswith(".") and not _ABBREVIATION.fullmatch(word[:-1].lower().rstrip(".")):
-        return len(word) <= 5 and word[0].isupper()
+        return len(word) <= 4 and word[0].isupper()  # Sen., Gov.
     return _WORD.fullmatch(word) is not None or (
         word.isprintable()
         and not word.isascii()

@@ -62,9 +62,9 @@ def decode(data: bytes) -> str:
 
 
 def looks_binary(data: bytes) -> bool:
-    """True where more than one character in fifty is one that no text holds."""
+    """True where more than one character in twenty is one that no text holds."""
     text = _decode(data[:65_536])
-    return len(_NOT_TEXT.findall(text)) * 50 > len(text)
+    return len(_NOT_TEXT.findall(text)) * 20 > len(text)
 
 
 def _decode(data: bytes) -> str:
