@@ -164,7 +164,17 @@ json_values = st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(
             st.sampled_from(
-                ["segments", "text", "start", "end", "speaker", "meeting_transcripts", "content", "starttime", "label", "\x1b[0m"]
+                [
+                    "segments",
+                    "text",
+                    "start",
+                    "end",
+                    "speaker",
+                    "meeting_transcripts",
+                    "content",
+                    "starttime",
+                    "label",
+                ]
             ),
             inner,
             max_size=5,

@@ -19,6 +19,7 @@ _SPACED = re.compile(r"(?<=[^\s,.]) +[,.](?=\s|$)")
 _JOINED = re.compile(r"(?<=[^\s,.])[,.](?=\s|$)")
 _PUNCTUATION = re.compile(r"(?<! ) +([,.?!;:])(?=\s|$)")
 _REPEATED = re.compile(r",(?: ?,)+")
+_DANGLING = re.compile(r",(?=[.?!](?:\s|$))")
 _CONTRACTION = re.compile(r"(?<=\w) +(n't|'(?:s|m|re|ll|ve|d))(?=[\s,.?!;:]|$)", re.IGNORECASE)
 _CURRENCY = re.compile(r"([$£€]) +(?=\d)")
 _OPENING = re.compile(r"\( +")
@@ -46,10 +47,11 @@ def clean(transcript: Transcript) -> Transcript:
 
 def _without_marks(text: str) -> str:
     bare, count = _NOISE.subn(" ", text)
-    bare = " ".join(_SPELLED.sub(_as_word, bare).split()) if count or "_" in bare else bare
-    if count:
-        bare = _LEADING.sub("", bare) if any(map(str.isalnum, bare)) else ""
-    return bare
+    bare = _SPELLED.sub(_as_word, bare)
+    if not count:
+        return bare
+    bare = " ".join(bare.split())
+    return _LEADING.sub("", bare) if any(map(str.isalnum, bare)) else ""
 
 
 def _as_word(match: re.Match[str]) -> str:
@@ -65,6 +67,7 @@ def _close_gaps(text: str) -> str:
     for pattern, into in (
         (_PUNCTUATION, r"\1"),
         (_REPEATED, ","),
+        (_DANGLING, ""),
         (_CONTRACTION, r"\1"),
         (_CURRENCY, r"\1"),
         (_OPENING, "("),

@@ -55,7 +55,8 @@ def decode(data: bytes) -> str:
     """The text of a file, with LF line ends and nothing that a terminal would obey.
 
     A byte order mark decides; else UTF-16 where zero bytes stand at every second place; else
-    UTF-8, forgiving a few broken characters (a cut file); else Windows-1252.
+    UTF-8, forgiving a few broken characters (a cut file); else Windows-1252. UTF-16 of a script
+    that is not Latin has few zeros: it has to fail as UTF-8 too.
     """
     text = _decode(data).replace("\r\n", "\n").replace("\r", "\n")
     return printable(text)
@@ -75,17 +76,17 @@ def _decode(data: bytes) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", "replace")
     sample = data[:65_536]
-    zeros = sample.count(0)
-    if zeros * 50 >= len(sample) and zeros:
-        odd = sample[1::2].count(0)
+    zeros, odd = sample.count(0), sample[1::2].count(0)
+    if zeros * 4 < len(sample):
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+    if zeros * 50 >= len(sample) > 0:
         if odd * 10 >= zeros * 9:
             return data.decode("utf-16-le", "replace")
         if odd * 10 <= zeros:
             return data.decode("utf-16-be", "replace")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
     text = data.decode("utf-8", "replace")
     broken = text.count("\ufffd")
     beyond_ascii = len(text) - len(text.encode("ascii", "ignore"))
