@@ -1,0 +1,168 @@
+"""Plain text and Markdown: `Jane: hello`, `**Jane** (00:01:02): hello`, or just paragraphs."""
+
+import re
+from dataclasses import dataclass, replace
+
+from featherweight.transcript.speakers import (
+    choose_labels,
+    could_be_name,
+    is_heading,
+    split_label,
+    starts_sentence,
+)
+from featherweight.transcript.text import one_line
+from featherweight.transcript.times import clock, span
+from featherweight.transcript.types import Turn
+
+Times = tuple[float | None, float | None]
+
+_BULLET = re.compile(r"(?:[-*+•–]|\d{1,4}[.)])\s+")
+_HEADING = re.compile(r"#{1,6}\s")
+_CHEVRONS = re.compile(r">{1,3}\s*")
+_TIMES = re.compile(r"[\[(]([\d:., >–—-]{3,40})[\])]\s*[:–—-]?\s*")
+_BARE_TIME = re.compile(r"(\d{1,3}(?::\d{2}){1,2}(?:[.,]\d{1,3})?)(?:\s+[–—-]\s+|\s+)")
+_BOLD = re.compile(r"(\*\*|__)([^*\n]{1,100}?)\1\s*")
+_BRACKETS = re.compile(r"\[([^\[\]\n]{1,80})\]\s*:\s*")
+_TIMED_LABEL = re.compile(r"([^:：\[\]\n]{1,80}?)\s*[\[(](\d[\d:., >–—-]{2,40})[\])]\s*(:?)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What one line says, and what it says if `label` turns out to be a speaker."""
+
+    text: str  # without a leading time that is one beyond doubt
+    times: Times | None = None  # that time
+    label: str | None = None
+    rest: str = ""  # behind the label
+    label_times: Times | None = None
+    sure: bool = False  # bold, bracketed or timed: no second opinion from the rest of the file
+    starts: bool = False  # a list item or heading is a paragraph of its own
+    ends: bool = False  # nothing continues a heading
+
+
+def read_plain(text: str) -> list[Turn]:
+    """One turn per labelled line, with the unlabelled lines that follow it directly.
+
+    A paragraph without a label has no speaker: the file does not say who goes on. Without any
+    label, paragraphs are turns; without blank lines, lines are. A time on a line of its own is
+    the start of the turn below it.
+    """
+    lines = [_parse(line) for line in text.strip().split("\n")]
+    units = sum(
+        bool(line.text) and (not before.text or line.label is not None)
+        for before, line in zip([_Line(""), *lines], lines, strict=False)
+    )
+    chosen = choose_labels((line.label for line in lines if line.label is not None), units)
+    labelled = {id(line) for line in lines if line.label and (line.sure or line.label in chosen)}
+    by_line = not labelled and all(line.text for line in lines)
+
+    turns: list[Turn] = []
+    speaker: str | None = None
+    times: Times = (None, None)
+    pending: Times | None = None
+    words: list[str] = []
+
+    def close() -> None:
+        said = one_line(" ".join(words))
+        words.clear()
+        if said:
+            turns.append(Turn(speaker, said, *times))
+
+    for line in lines:
+        alone = span(line.text.strip("[]() "))
+        if not line.text or alone is not None:
+            close()
+            pending = alone or pending
+            continue
+        named = id(line) in labelled
+        item = line.starts and (speaker is None or line.ends)
+        if named or line.times or by_line or item or not words or _is_form(line.text):
+            close()
+            speaker = one_line(line.label) if named and line.label else None
+            stated = (line.label_times if named else None) or line.times
+            times, pending = stated or pending or (None, None), None
+        words.append(line.rest if named else line.text)
+        if line.ends:
+            close()
+    close()
+    return turns
+
+
+def read_whisperx_txt(text: str) -> list[Turn]:
+    """One turn per line; `[SPEAKER_00]: ` names the speaker."""
+    turns = []
+    for line in text.split("\n"):
+        match = _BRACKETS.match(line.strip())
+        said = one_line(line.strip()[match.end() :] if match else line)
+        if said:
+            turns.append(Turn(one_line(match[1]) or None if match else None, said))
+    return turns
+
+
+def _is_form(text: str) -> bool:
+    """`Date: 3 May` never continues somebody's speech."""
+    label, colon, _ = text.partition(":")
+    return bool(colon) and len(label) < 40 and is_heading(label)
+
+
+def _parse(raw: str) -> _Line:
+    text = raw.strip()
+    if _HEADING.match(text):
+        return _Line(text, starts=True, ends=True)
+    body = _strip(_CHEVRONS, _strip(_BULLET, text))
+    item = len(_strip(_BULLET, text)) < len(text)
+    match = _TIMES.match(body)
+    if match is not None and (times := span(match[1])) is not None and match.end() < len(body):
+        return replace(_label(body[match.end() :]), times=times)
+    match = _BARE_TIME.match(body)
+    if match is not None and (start := clock(match[1])) is not None:
+        line = _label(body[match.end() :])
+        if match[1].count(":") == 2:
+            return replace(line, times=(start, None))
+        if line.label is not None:  # 0:12 Jane: a time if Jane is a speaker, else just words
+            return replace(line, text=text, label_times=line.label_times or (start, None))
+        return _Line(text, starts=item)
+    return replace(_label(body), text=text, starts=item)
+
+
+def _label(body: str) -> _Line:
+    """The label of a line whose bullet and leading time are gone."""
+    match = _BOLD.match(body)
+    if match is not None:
+        inner, rest = match[2].strip(), body[match.end() :]
+        colon = inner.endswith(":")
+        inner, times = _inner_times(inner.rstrip(": "))
+        after = _TIMES.match(rest)
+        if times is None and after is not None and (times := span(after[1])) is not None:
+            colon = colon or after[0].rstrip().endswith(":")
+            rest = rest[after.end() :]
+        if rest.startswith((":", "：")):
+            colon, rest = True, rest[1:]
+        if (colon or times is not None) and could_be_name(inner):
+            return _found(body, inner, rest, times, sure=True)
+        return _Line(body)
+    match = _BRACKETS.match(body)
+    if match is not None and clock(match[1]) is None and could_be_name(match[1].strip()):
+        return _found(body, match[1].strip(), body[match.end() :], None, sure=True)
+    match = _TIMED_LABEL.match(body)
+    if match is not None and (times := span(match[2])) is not None and could_be_name(match[1]):
+        return _found(body, match[1], body[match.end() :], times, sure=bool(match[3]))
+    pair = split_label(body)
+    return _Line(body) if pair is None else _found(body, *pair, None, sure=False)
+
+
+def _found(body: str, label: str, rest: str, times: Times | None, *, sure: bool) -> _Line:
+    label = one_line(label)
+    sure = sure and not starts_sentence(label)
+    return _Line(body, label=label, rest=rest.strip(), label_times=times, sure=sure)
+
+
+def _inner_times(label: str) -> tuple[str, Times | None]:
+    name, bracket, time = label.rpartition("(" if label.endswith(")") else "[")
+    times = span(time.rstrip(")]")) if bracket and label[-1:] in ")]" else None
+    return (label, None) if times is None else (name.strip(), times)
+
+
+def _strip(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.match(text)
+    return text[match.end() :] if match else text

@@ -1,0 +1,157 @@
+"""The shapes of text, JSON and tables that the samples leave out."""
+
+import json
+
+import pytest
+
+from featherweight.transcript import Turn, parse_transcript
+
+
+def read(text: str, source: str = "a.txt") -> tuple[str, list[Turn]]:
+    transcript = parse_transcript(text.encode(), source=source)
+    return transcript.format, list(transcript.turns)
+
+
+def spoken(text: str) -> list[tuple[str | None, str, float | None]]:
+    return [(turn.speaker, turn.text, turn.start) for turn in read(text)[1]]
+
+
+def test_times_in_plain_text() -> None:
+    assert spoken(
+        "[00:01:02] So: we begin.\n[00:01:05] Jane: Yes.\n0:12 Jane: hello\nTom (0:15): hey\n"
+        "**Jane (0:20)**: x\n**Tom** [0:21] y\n00:00:30 - Jane: z\n\n10:30 Meeting: is that us?"
+    ) == [
+        (None, "So: we begin.", 62.0),
+        ("Jane", "Yes.", 65.0),
+        ("Jane", "hello", 12.0),
+        ("Tom", "hey", 15.0),
+        ("Jane", "x", 20.0),
+        ("Tom", "y", 21.0),
+        ("Jane", "z", 30.0),
+        (None, "10:30 Meeting: is that us?", None),
+    ]
+
+
+def test_a_time_on_its_own_line_belongs_to_the_next_turn_only() -> None:
+    assert spoken("0:00\nhello there\n\n(0:05)\nyou tube\n\nand more") == [
+        (None, "hello there", 0.0),
+        (None, "you tube", 5.0),
+        (None, "and more", None),
+    ]
+
+
+def test_paragraphs_lines_and_lists() -> None:
+    assert spoken("one\ntwo") == [(None, "one", None), (None, "two", None)]
+    assert spoken("one\ntwo\n\nthree") == [(None, "one two", None), (None, "three", None)]
+    assert spoken("Jane: buy\n- milk\n- eggs\nTom: ok\n\n- a\n- b") == [
+        ("Jane", "buy - milk - eggs", None),
+        ("Tom", "ok", None),
+        (None, "- a", None),
+        (None, "- b", None),
+    ]
+
+
+def test_forms_above_speech_are_nobodys() -> None:
+    assert spoken(
+        "Date: 3 May\nAttendees: Jane, Tom\n\nJane: hi\nNote: late\nTom: ho\nJane: ha"
+    ) == [
+        (None, "Date: 3 May", None),
+        (None, "Attendees: Jane, Tom", None),
+        ("Jane", "hi", None),
+        (None, "Note: late", None),
+        ("Tom", "ho", None),
+        ("Jane", "ha", None),
+    ]
+
+
+def test_questions_and_answers() -> None:
+    assert [turn[0] for turn in spoken("Q: a\nA: b\nQ: c\nA: d")] == ["Q", "A", "Q", "A"]
+
+
+def test_curly_and_square_beginnings_are_not_always_json() -> None:
+    assert spoken("{disfmarker} hi") == [(None, "{disfmarker} hi", None)]
+    assert spoken("[Laughter] hi") == [(None, "[Laughter] hi", None)]
+
+
+def test_otter_paragraphs_keep_their_heading() -> None:
+    assert read("Notes\n\nJane  0:03\none\n\ntwo\n\nTom  0:09\nthree")[1] == [
+        Turn(None, "Notes"),
+        Turn("Jane", "one", 3.0),
+        Turn("Jane", "two"),
+        Turn("Tom", "three", 9.0),
+    ]
+
+
+def test_zoom_tabs() -> None:
+    assert read("10:00:01\thello there: you\n10:00:02\t10:00:03\tJane\thi\tall\n")[1] == [
+        Turn(None, "hello there: you", 36001.0),
+        Turn("Jane", "hi all", 36002.0, 36003.0),
+    ]
+
+
+def test_meet_without_headings() -> None:
+    text = "Standup - Transcript\n\nJane Smith: hi\n\nnobody\n\nTom: Plan B: go\nTom: on\n" + (
+        "Meeting ended after 00:01:00"
+    )
+    assert read(text) == (
+        "meet-txt",
+        [
+            Turn("Jane Smith", "hi"),
+            Turn(None, "nobody"),
+            Turn("Tom", "Plan B: go"),
+            Turn("Tom", "on"),
+        ],
+    )
+
+
+def test_tsv_columns_in_any_order() -> None:
+    assert read("start\tend\tspeaker\ttext\n0\tx\tJane\ta\tb\n")[1] == [Turn("Jane", "a b", 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("value", "turns"),
+    [
+        ([{"text": "a", "start": 1, "end": float("nan")}, "b", 3, None],
+         [Turn(None, "a", 1.0)]),
+        ({"segments": [{"text": "a", "speaker": 7, "start": -1}, {"text": 5}, "b"]},
+         [Turn("7", "a"), Turn(None, "b")]),
+        ({"segments": [{"text": "a", "start": "00:01:02,5", "end": "3"}]},
+         [Turn(None, "a", 62.5, 3.0)]),
+        ({"segments": [{"text": "a\ud800\u001b[31m\n b", "speaker": "\u0007", "start": 10**400}]},
+         [Turn(None, "a\ufffd b")]),
+        ({"meeting_transcripts": [{"content": ""}, {"speaker": "A", "content": "x"}, {}]},
+         [Turn(None, ""), Turn("A", "x"), Turn(None, "")]),
+        ([{"meeting_transcripts": [{"speaker": "A", "content": "x"}]}], [Turn("A", "x")]),
+    ],
+)  # fmt: skip
+def test_json(value: object, turns: list[Turn]) -> None:
+    assert read(json.dumps(value))[1] == turns
+
+
+def test_json_lines_of_segments() -> None:
+    assert read('{"text": "a", "start": 1}\n{"text": "b"}\n')[1] == [
+        Turn(None, "a", 1.0),
+        Turn(None, "b"),
+    ]
+
+
+N = 300_000
+CUE = "WEBVTT\n\n00:00.000 --> 00:01.000\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " " * N + "x", "[a" * N, ":" * N, CUE + "<" * N, CUE + "<v " * N, CUE + "<v" + " " * N,
+        CUE + "<c." * N, CUE + "&a" * N, "-->" * N, "**a" * N, "x\x1b[" * N, "\x1b]" * N + "x",
+        "0:01\t" * N, "(1" * N, "1:" * N, "x" + "\n" * N + "x", "a_" * N, "{ " * N, "a" + " .," * N,
+        "1\n00:00:00,000 --> 00:00:01,000\n" + "{\\" * N, "Jane" + " " * N + "(0:01): x",
+        "x" * N + " " * N + "- transcript\nAttendees", ("x" * 70 + ": ") * (N // 70), "( " * N,
+        "Jane: hi\n" * (N // 10),
+    ],
+)  # fmt: skip
+def test_no_text_takes_quadratic_time(text: str) -> None:
+    """Nothing is timed: at this size a quadratic step would simply never end."""
+    from featherweight.transcript import clean
+
+    assert clean(parse_transcript(text.encode(), source="a")).turns
