@@ -144,6 +144,13 @@ class SentenceIndex:
             "agreement": self.agreement,
         }
 
+    def letters(self, text: str) -> list[str]:
+        return self.by_letters.analyze(text)
+
+    def name_words(self, speaker: int) -> list[str]:
+        """Stems of a speaker's name."""
+        return list(self._names[speaker])
+
     def query(self, point: str) -> dict[str, float]:
         """The point's terms and their weights: faint where they only report, or name a speaker."""
         named = self.named(point)
@@ -194,7 +201,7 @@ class SentenceIndex:
         }
 
     def _letters(self, point: str) -> Columns:
-        query = Counter(grams(point))
+        query = Counter(self.letters(point))
         score = self.by_letters.weighted(query)
         idf = self.by_letters.idf
         ideal = 2.2 * sum(idf.get(piece, self.unseen) for piece in query) + 1e-9
