@@ -1,0 +1,189 @@
+"""Fit the ranker and the support model on the train split; write them as plain numbers.
+
+    python studies/evidence/fit.py --data DIR
+
+Folds are meetings. The second ranking stage learns from out-of-fold opinions of the first, and
+both thresholds are set on out-of-fold scores, so nothing is judged by what it was fitted on.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from data import Meeting, load
+from measure import hits, prf
+from points import KINDS, points
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from featherweight.summarize import evidence, ranker
+from featherweight.summarize.features import SentenceIndex
+
+OUT = Path(evidence.__file__).with_name("evidence.json")
+FOLDS = 5
+TOP, REST = 60, 40  # sentences a point to learn from: the best by BM25, and a sample of the others
+FALSE_SUPPORT = 0.10
+
+
+def fold_of(meetings: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(meetings) % FOLDS
+
+
+class Point:
+    """One answer's columns and which sentences hit which CES."""
+
+    def __init__(self, meeting: int, index: SentenceIndex, text: str, ces: list) -> None:
+        self.meeting, self.index, self.gold = meeting, index, len(ces)
+        columns = index.columns(text)
+        self.names, self.x = list(columns), np.column_stack(list(columns.values()))
+        self.x = self.x.astype(np.float32)
+        turns = {turn for turn, _, _ in ces}
+        near = np.flatnonzero(np.isin(index.turn, list(turns)))
+        found = {int(at): np.array([hits(index.spans[at], c) for c in ces]) for at in near}
+        self.hit = {at: hit for at, hit in found.items() if hit.any()}
+        self.y = np.zeros(index.size, dtype=bool)
+        self.y[list(self.hit)] = True
+
+    def counts(self, chosen: Sequence[int]) -> list[float]:
+        found = np.zeros(self.gold, dtype=bool)
+        for at in chosen:
+            found |= self.hit.get(int(at), False)
+        return [len(chosen), float(self.y[list(chosen)].sum()), self.gold, float(found.sum())]
+
+
+def sample(points: list[Point], xs: list[np.ndarray], key: Sequence[int]) -> tuple:
+    """Rows to learn from, with weights that make up for the sentences left out."""
+    rng = np.random.default_rng(0)
+    parts, labels, weights = [], [], []
+    for point, x in zip(points, xs, strict=True):
+        order = np.argsort(-x[:, key].sum(axis=1), kind="stable")
+        top = np.union1d(order[:TOP], np.flatnonzero(point.y))
+        rest = np.setdiff1d(order, top)
+        drawn = rng.choice(rest, min(REST, len(rest)), replace=False)
+        parts += [x[top], x[drawn]]
+        labels += [point.y[top], point.y[drawn]]
+        weights += [np.ones(len(top)), np.full(len(drawn), len(rest) / max(len(drawn), 1))]
+    return np.concatenate(parts), np.concatenate(labels), np.concatenate(weights)
+
+
+def logistic(names: list[str], x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> dict:
+    """Fitted on standardised columns, written for raw ones."""
+    scaler = StandardScaler().fit(x)
+    model = LogisticRegression(C=1.0, max_iter=1000).fit(scaler.transform(x), y, weight)
+    slope = model.coef_[0] / scaler.scale_
+    bias = float(model.intercept_[0] - slope @ scaler.mean_)
+    return {"": bias} | {name: float(value) for name, value in zip(names, slope, strict=True)}
+
+
+def apply(names: list[str], weights: dict, x: np.ndarray) -> np.ndarray:
+    logit = x @ np.array([weights[name] for name in names]) + weights[""]
+    return 1 / (1 + np.exp(-np.clip(logit, -30, 30)))
+
+
+def stage(points: list[Point], xs: list[np.ndarray], names: list[str], key: Sequence[int]) -> tuple:
+    """(weights fitted on all, out-of-fold probabilities a point)."""
+    fold = fold_of(max(point.meeting for point in points) + 1)
+    where = np.array([fold[point.meeting] for point in points])
+    out: list = [None] * len(points)
+    for held in range(FOLDS):
+        kept = np.flatnonzero(where != held)
+        weights = logistic(names, *sample([points[i] for i in kept], [xs[i] for i in kept], key))
+        for i in np.flatnonzero(where == held):
+            out[i] = apply(names, weights, xs[i])
+    return logistic(names, *sample(points, xs, key)), out
+
+
+def fit_ranker(meetings: list[Meeting]) -> tuple[dict, dict]:
+    rows = []
+    for number, meeting in enumerate(meetings):
+        index = SentenceIndex(meeting.transcript)
+        rows += [Point(number, index, a.text, a.ces) for a in meeting.answers]
+    names, xs = rows[0].names, [row.x for row in rows]
+    key = [names.index("sentence, of best"), names.index("around 3, of best")]
+    first, opinion = stage(rows, xs, names, key)
+    context = [row.index.context(p) for row, p in zip(rows, opinion, strict=True)]
+    more = list(context[0])
+    xs = [
+        np.column_stack([x, *columns.values()]).astype(np.float32)
+        for x, columns in zip(xs, context, strict=True)
+    ]
+    second, final = stage(rows, xs, names + more, [len(names) + more.index("first stage")])
+    report = {}
+    orders = [np.argsort(-p, kind="stable")[: evidence.MOST] for p in final]
+    for k in (1, 3, 5, 10):
+        total = np.sum([row.counts(o[:k]) for row, o in zip(rows, orders, strict=True)], axis=0)
+        report[f"F1 at {k}"] = round(float(prf(total)[2]), 4)
+    curve = {}
+    for threshold in np.arange(0.10, 0.60, 0.02):
+        total = np.sum(
+            [
+                row.counts([a for n, a in enumerate(o) if n == 0 or p[a] >= threshold])
+                for row, o, p in zip(rows, orders, final, strict=True)
+            ],
+            axis=0,
+        )
+        curve[round(float(threshold), 2)] = float(prf(total)[2])
+    best = max(curve, key=lambda threshold: curve[threshold])
+    report["F1 at threshold"] = round(curve[best], 4)
+    return {"first": first, "second": second, "find threshold": best}, report
+
+
+def fit_support(meetings: list[Meeting]) -> tuple[dict, dict]:
+    """Each kind of false point weighs the same; together they weigh as much as the true ones."""
+    rows, kinds, where, finder, at = [], [], [], None, -1
+    fold = fold_of(len(meetings))
+    for number, _, kind, text in points(meetings, seed=0):
+        if number != at:
+            finder, at = evidence.EvidenceFinder(meetings[number].transcript), number
+        cited = finder.find(text)
+        if cited:
+            columns = finder.support_columns(text, cited)
+            rows.append(list(columns.values()))
+            kinds.append(kind)
+            where.append(fold[number])
+    names, x, kind, where = list(columns), np.array(rows), np.array(kinds), np.array(where)
+    y = kind == "true"
+    weight = np.where(y, 1.0 / y.sum(), 0.0)
+    for name in KINDS:
+        weight[kind == name] = 1.0 / len(KINDS) / (kind == name).sum()
+    weight *= len(y) / 2
+    score = np.zeros(len(y))
+    for held in range(FOLDS):
+        kept = where != held
+        weights = logistic(names, x[kept], y[kept], weight[kept])
+        score[~kept] = apply(names, weights, x[~kept])
+    np.savez("/tmp/support.npz", x=x, kind=kind, where=where, names=names)
+    rates = {}
+    # The lowest threshold at which the mean over kinds of false support keeps the aim.
+    for threshold in np.arange(0.02, 0.98, 0.005):
+        rates = {name: float((score[kind == name] >= threshold).mean()) for name in KINDS}
+        if np.mean(list(rates.values())) <= FALSE_SUPPORT:
+            break
+    report = {"recall": float((score[y] >= threshold).mean()), "false support": rates}
+    return {"support": logistic(names, x, y, weight), "support threshold": round(threshold, 3)}, report
+
+
+def rounded(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    args = parser.parse_args()
+    meetings = load(args.data, "train")
+    found, report = fit_ranker(meetings)
+    print("finding, out of fold:", json.dumps(report))
+    OUT.write_text(json.dumps(rounded(found), indent=1) + "\n", encoding="utf-8")
+    ranker.coefficients.cache_clear()
+    support, report = fit_support(meetings)
+    print("checking, out of fold:", json.dumps(report))
+    OUT.write_text(json.dumps(rounded(found | support), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
