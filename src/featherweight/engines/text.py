@@ -7,8 +7,8 @@ import codecs
 import math
 from collections.abc import Sequence
 
-from featherweight.errors import ContextLengthError, EngineError
 from featherweight.engines.types import Prompt, Request
+from featherweight.errors import ContextLengthError, EngineError
 
 
 def check_request(model: str, request: Request) -> None:
@@ -97,8 +97,10 @@ class TextHolder:
 
     def tokens_kept(self) -> int:
         """How many of the pieces fed have text before the stop string (all, if there was none)."""
-        if not self.stopped:
-            return len(self._starts)
+        return self.tokens_shown() if self.stopped else len(self._starts)
+
+    def tokens_shown(self) -> int:
+        """How many of the pieces fed have given text already; no stop string can cut them."""
         return sum(start < self._shown for start in self._starts)
 
     def _tail(self) -> int:
