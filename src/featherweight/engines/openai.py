@@ -14,6 +14,7 @@ import random
 import re
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -95,6 +96,8 @@ class OpenAIEngine:
         self._clients: dict[asyncio.AbstractEventLoop, _Client] = {}
         self._thread = _LoopThread()
         self._closed = False
+        # also runs when the engine is forgotten or the program ends, and once only
+        self._shut_down = weakref.finalize(self, _shut_down, self._thread, self._clients)
 
     # ---- the engine protocol
 
@@ -178,15 +181,8 @@ class OpenAIEngine:
 
     def close(self) -> None:
         """Close the connections and the background thread."""
-        if self._closed:
-            return
         self._closed = True
-        for loop, client in self._clients.items():
-            if loop is not self._thread.loop and loop.is_running():
-                asyncio.run_coroutine_threadsafe(client.session.close(), loop)
-        mine = self._clients.get(self._thread.loop) if self._thread.loop else None
-        self._thread.stop(mine.session.close() if mine else None)
-        self._clients.clear()
+        self._shut_down()
 
     async def aclose(self) -> None:
         """`close` from inside an event loop that used `astream`."""
@@ -273,7 +269,9 @@ class OpenAIEngine:
             text=holder.text,
             token_ids=None if ids is None else tuple(ids[:kept]),
             token_logprobs=None if logprobs is None else tuple(logprobs[:kept]),
-            top_logprobs=None if tops is None else tuple(tops[:kept]),
+            top_logprobs=None
+            if tops is None
+            else tuple(t[: request.top_logprobs] for t in tops[:kept]),
             finish_reason="stop" if holder.stopped else answer.finish,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens or len(answer.logprobs),
@@ -727,10 +725,23 @@ class _LoopThread:
             loop, thread, self.loop = self.loop, self._thread, None
         if loop is None or thread is None:
             return
+        if thread is threading.current_thread():  # collected as garbage on the loop itself
+            loop.create_task(_wind_up(last)).add_done_callback(lambda _: loop.stop())
+            return
         asyncio.run_coroutine_threadsafe(_wind_up(last), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def _shut_down(thread: _LoopThread, clients: dict[asyncio.AbstractEventLoop, _Client]) -> None:
+    """Close every session in its own loop, then the background loop."""
+    mine = clients.pop(thread.loop, None) if thread.loop else None
+    for loop, client in clients.items():
+        if loop.is_running():
+            asyncio.run_coroutine_threadsafe(client.session.close(), loop)
+    clients.clear()
+    thread.stop(mine.session.close() if mine else None)
 
 
 async def _wind_up(last: Coroutine[Any, Any, None] | None) -> None:

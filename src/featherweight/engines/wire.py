@@ -84,6 +84,20 @@ class Answer:
                 advice.get(self.ending, "try again"),
             )
         self.finish = FINISHED[self.ending]
+        self.gaps = self.gaps or not self._tells_every_token()
+
+    def _tells_every_token(self) -> bool:
+        """Whether every token of the text has its log-probability; else none may be used.
+
+        llama-server tells only the last token of a character that takes several, with the whole
+        character as its bytes; vLLM's bytes of such tokens are wrong but it tells them all. So
+        where the text has such characters the count decides, give or take the end token.
+        """
+        missing = self.completion_tokens - len(self.logprobs)
+        if self.completion_tokens and 0 <= missing <= 1:
+            return True
+        covered = b"".join(self.pieces).lstrip().startswith(self.text.encode().lstrip())
+        return covered and (self.text.isascii() or not self.completion_tokens)
 
 
 def parse_choice(answer: Answer, choice: Any, raw: bool) -> str:
