@@ -1,8 +1,10 @@
 """Text must come out the same however tokens split it."""
 
+from itertools import pairwise
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-import pytest
 
 from featherweight.engines.text import TextHolder, check_context, check_request, find_stop
 from featherweight.engines.types import Request
@@ -11,7 +13,7 @@ from featherweight.errors import ContextLengthError, EngineError
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(edges)]
 
 
 @given(
@@ -76,11 +78,11 @@ def test_bytes_that_are_no_text_become_replacement_characters() -> None:
     ],
 )
 def test_requests_that_nobody_can_answer(request_: Request) -> None:
-    with pytest.raises(EngineError, match="^m: "):
+    with pytest.raises(EngineError, match=r"^m: "):
         check_request("m", request_)
 
 
 def test_the_context_error_names_the_numbers() -> None:
     check_context("m", 6, 4, 10)
-    with pytest.raises(ContextLengthError, match="7 tokens.*4.*10"):
+    with pytest.raises(ContextLengthError, match=r"7 tokens.*4.*10"):
         check_context("m", 7, 4, 10)
