@@ -46,7 +46,8 @@ class Generation:
     `token_logprobs` are natural logs under the model's own distribution (no temperature, no
     filter), the end token included when it was generated, tokens cut off by a stop string
     excluded; `None` where the engine gives none, never 0 or 1. `completion_tokens` counts what the
-    model wrote. A request that failed has `finish_reason="error"` and says why in `error`.
+    model wrote, its end token and tokens cut off included; it and `prompt_tokens` are 0 where a
+    server does not tell. A request that failed has `finish_reason="error"` and says why in `error`.
     `seconds` is this request's wall time, waiting in the engine's queue not counted where the
     engine can tell.
     """
@@ -106,8 +107,19 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether `count_tokens` works here; a remote server may offer no tokenizer.
+
+        A caller that must split a text without it falls back on a cautious estimate and says so.
+        """
+        ...
+
     def count_tokens(self, prompt: Prompt) -> int:
-        """Exact number of tokens that the model would read, chat template and BOS included."""
+        """Exact number of tokens that the model would read, chat template and BOS included.
+
+        Never an estimate: raises `EngineError` by name where an engine cannot count.
+        """
         ...
 
     def close(self) -> None:

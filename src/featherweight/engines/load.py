@@ -1,0 +1,99 @@
+"""From a spec, the short form that people type, to an engine; only that engine is imported."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from featherweight.engines.types import Engine
+from featherweight.errors import EngineError
+
+DEFAULT = "smollm2-135m"
+FORMS = f"{DEFAULT}, gguf:PATH or gguf:PATH+ADAPTER, hf:DIR or hf:OWNER/NAME, openai:URL#MODEL"
+
+
+def load_engine(spec: str = DEFAULT, **settings: Any) -> Engine:
+    """Open the engine that `spec` names; `settings` go to its constructor as they are.
+
+    Raises `EngineError` for a spec that means nothing, a model that cannot be opened, and a
+    package that is not installed.
+    """
+    kind, colon, rest = spec.strip().partition(":")
+    if spec.strip() == DEFAULT:
+        return _embedded(settings)
+    if colon and not rest and kind in ("gguf", "hf", "openai"):
+        raise EngineError(f"{spec} names no model; the forms are {FORMS}.")
+    if kind == "gguf" and colon:
+        return _gguf(rest, settings)
+    if kind == "hf" and colon:
+        return _transformers(rest, settings)
+    if kind == "openai" and colon:
+        from featherweight.engines.openai import OpenAIEngine
+
+        url, _, model = rest.partition("#")
+        return OpenAIEngine(url, model, **settings)
+    raise EngineError(f"{spec!r} is no engine;{_hint(spec.strip())} the forms are {FORMS}.")
+
+
+def _hint(spec: str) -> str:
+    """What the spec was probably meant to be."""
+    path = Path(spec).expanduser()
+    if spec.lower().endswith(".gguf"):
+        return f" did you mean gguf:{spec}?"
+    if spec and path.is_dir():
+        return f" did you mean hf:{spec}?"
+    if spec.startswith(("http://", "https://")):
+        return f" did you mean openai:{spec}{'' if '#' in spec else '#MODEL'}?"
+    kind, colon, rest = spec.partition(":")
+    if colon and (
+        near := difflib.get_close_matches(kind.lower(), ["gguf", "hf", "openai"], 1, 0.5)
+    ):
+        return f" did you mean {near[0]}:{rest}?"
+    if difflib.get_close_matches(spec.lower(), [DEFAULT], 1, 0.6):
+        return f" did you mean {DEFAULT}?"
+    if spec.count("/") == 1 and not colon:
+        return f" did you mean hf:{spec}?"
+    return ""
+
+
+def _embedded(settings: dict[str, Any]) -> Engine:
+    engine, embedded_model = _llama_cpp()
+    return engine(embedded_model(), name=DEFAULT, **settings)  # type: ignore[no-any-return]
+
+
+def _gguf(rest: str, settings: dict[str, Any]) -> Engine:
+    path, plus, adapter = rest.partition("+")
+    if plus and Path(rest).expanduser().exists():  # a plus sign in the file's own name
+        path, adapter = rest, ""
+    engine, _ = _llama_cpp()
+    return engine(  # type: ignore[no-any-return]
+        Path(path).expanduser(),
+        name=f"gguf:{rest}",
+        adapter=Path(adapter).expanduser() if adapter else None,
+        **settings,
+    )
+
+
+def _llama_cpp() -> tuple[Any, Any]:
+    try:
+        from featherweight.engines.llama_cpp import (  # type: ignore[import-not-found,unused-ignore]
+            LlamaCppEngine,
+            embedded_model,
+        )
+    except ImportError as error:
+        raise _missing(error, "local") from None
+    return LlamaCppEngine, embedded_model
+
+
+def _transformers(rest: str, settings: dict[str, Any]) -> Engine:
+    try:
+        from featherweight.engines.transformers import TransformersEngine
+    except ImportError as error:
+        raise _missing(error, "train") from None
+    return TransformersEngine.open(rest, **settings)
+
+
+def _missing(error: ImportError, extra: str) -> EngineError:
+    return EngineError(
+        f"this engine needs a package that is not installed ({error.name or error}); "
+        f"run `pip install 'featherweight[{extra}]'`."
+    )

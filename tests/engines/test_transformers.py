@@ -1,0 +1,402 @@
+"""The transformers engine against plain forwards, on tiny random models made here."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers  # noqa: E402
+
+from featherweight.engines import transformers as module  # noqa: E402
+from featherweight.engines.transformers import TransformersEngine, batches, choose_dtype  # noqa: E402
+from featherweight.engines.types import Message, Prompt, Request  # noqa: E402
+from featherweight.errors import ContextLengthError, EngineError  # noqa: E402
+
+pytestmark = pytest.mark.model
+
+TEXTS = [
+    "The marketing team asked for a remote control that is easy to use.",
+    "Größe, naïve, café: the summary keeps every letter 🎉🇫🇷 as it was.",
+    "We decided to postpone the meeting; nobody objected to the new budget.",
+] * 5
+TEMPLATE = (
+    "{% for m in messages %}"
+    "{% if m['role'] == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+CHAT: list[Message] = [{"role": "user", "content": "What was decided?"}]
+
+
+def byte_level(folder: Path) -> None:
+    """A byte-level BPE tokenizer with BOS and a chat template."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "</s>", "<end>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"
+    )
+    fast.chat_template = "<s>" + TEMPLATE
+    fast.save_pretrained(folder)
+
+
+def sentence_piece(folder: Path) -> None:
+    """A unigram tokenizer as T5 has it: words begin with a space mark, EOS at the end."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=200,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def llama_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llama")
+    byte_level(folder)
+    torch.manual_seed(1)
+    config = transformers.LlamaConfig(
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=1,
+        tie_word_embeddings=True,
+        initializer_range=0.4,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    model.generation_config.eos_token_id = [1, 2]
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def t5_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("t5")
+    sentence_piece(folder)
+    torch.manual_seed(2)
+    config = transformers.T5Config(
+        vocab_size=200,
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=1,
+        initializer_factor=1.0,
+    )
+    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llama(llama_dir: Path) -> TransformersEngine:
+    return TransformersEngine.open(str(llama_dir), dtype="fp32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def t5(t5_dir: Path) -> TransformersEngine:
+    return TransformersEngine.open(str(t5_dir), dtype="fp32", device="cpu")
+
+
+@pytest.fixture(params=["llama", "t5"])
+def engine(request: pytest.FixtureRequest) -> TransformersEngine:
+    found: TransformersEngine = request.getfixturevalue(request.param)
+    return found
+
+
+MIXED = [
+    Request("The team", max_tokens=12, top_logprobs=3),
+    Request("We decided to postpone the meeting; nobody objected", max_tokens=5),
+    Request(CHAT, max_tokens=30, temperature=1.0, seed=3),
+    Request(CHAT, max_tokens=30, temperature=1.0, seed=4),
+    Request("a", max_tokens=20, stop=("e", "an"), temperature=0.8, seed=5),
+    Request("The marketing team asked for a remote control", max_tokens=1),
+]
+
+
+def oracle(engine: TransformersEngine, prompt: list[int], ids: list[int]) -> list[float]:
+    """Log-probabilities of `ids` after `prompt` by one plain forward without cache or padding."""
+    model = engine._model
+    with torch.no_grad():
+        if engine._seq2seq:
+            decoder = torch.tensor([[0, *ids[:-1]]])
+            logits = model(input_ids=torch.tensor([prompt]), decoder_input_ids=decoder).logits[0]
+        else:
+            logits = model(input_ids=torch.tensor([prompt + ids[:-1]])).logits[0, len(prompt) - 1 :]
+    rows = torch.log_softmax(logits.float(), -1)
+    return [rows[i, token].item() for i, token in enumerate(ids)]
+
+
+def close(a: Any, b: Any) -> bool:
+    """Equal but for float32 rounding, which differs with the shapes of a batch."""
+    pairs = zip(a, b, strict=True)
+    return all(math.isclose(x, y, rel_tol=1e-5, abs_tol=1e-4) for x, y in pairs)
+
+
+def test_a_batch_answers_as_one_by_one(engine: TransformersEngine) -> None:
+    together = list(engine.generate(MIXED))
+    alone = [next(engine.generate([request])) for request in MIXED]
+    for request, a, b in zip(MIXED, together, alone, strict=True):
+        assert a.error is None and a.token_ids == b.token_ids and a.text == b.text
+        assert a.finish_reason == b.finish_reason and a.completion_tokens == b.completion_tokens
+        assert a.prompt_tokens == engine.count_tokens(request.prompt)
+        assert a.token_logprobs is not None and b.token_logprobs is not None
+        assert close(a.token_logprobs, b.token_logprobs)
+        assert a.completion_tokens <= request.max_tokens
+    assert together[2].token_ids != together[3].token_ids  # other seed, other answer
+
+
+@pytest.mark.parametrize("budget", [1, 60, 100_000])
+def test_the_batch_size_does_not_matter(llama_dir: Path, llama: Any, budget: int) -> None:
+    small = TransformersEngine(llama._model, llama._tokenizer, name="small", batch_tokens=budget)
+    for a, b in zip(small.generate(MIXED), llama.generate(MIXED), strict=True):
+        assert a.token_ids == b.token_ids
+
+
+def test_logprobs_are_the_models_own(engine: TransformersEngine) -> None:
+    for request, answer in zip(MIXED, engine.generate(MIXED), strict=True):
+        assert answer.token_ids is not None and answer.token_logprobs is not None
+        if answer.token_ids:
+            plain = oracle(engine, engine._encode(request.prompt), list(answer.token_ids))
+            assert close(answer.token_logprobs, plain)
+    top = next(engine.generate(MIXED[:1])).top_logprobs
+    assert top is not None and all(len(alternatives) == 3 for alternatives in top)
+    assert all(a[0].logprob >= a[1].logprob >= a[2].logprob for a in top)
+
+
+def test_greedy_tokens_equal_generate(engine: TransformersEngine) -> None:
+    for text in ("The team", "We decided to postpone the meeting"):
+        answer = next(engine.generate([Request(text, max_tokens=24)]))
+        ids = engine._encode(text)
+        expected = engine._model.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[
+            0
+        ].tolist()
+        expected = expected[1:] if engine._seq2seq else expected[len(ids) :]
+        assert list(answer.token_ids or ()) == expected
+
+
+def test_every_end_token_of_the_model_ends_and_is_scored(llama: TransformersEngine) -> None:
+    for end in (1, 2):
+        bias = torch.zeros(400)
+        bias[end] = 1e4
+        head = llama._model.lm_head
+        handle = head.register_forward_hook(lambda *args, bias=bias: args[2] + bias)
+        try:
+            answer = next(llama.generate([Request("The team", max_tokens=9)]))
+        finally:
+            handle.remove()
+        assert answer.token_ids == (end,) and answer.finish_reason == "stop"
+        assert answer.text == "" and answer.completion_tokens == 1
+        assert answer.token_logprobs == (0.0,)
+
+
+def test_a_stop_string_cuts_text_and_tokens(engine: TransformersEngine) -> None:
+    request = Request("The team", max_tokens=24, temperature=3.0)
+    whole = next(engine.generate([request]))
+    stop = next(c for c in whole.text[1:] if c.isascii() and c not in whole.text[:1])
+    cut = next(engine.generate([replace(request, stop=(stop,))]))
+    assert cut.finish_reason == "stop" and cut.text == whole.text.split(stop)[0]
+    assert cut.token_ids is not None and whole.token_ids is not None
+    kept = len(cut.token_ids)
+    assert kept < len(whole.token_ids) and cut.token_ids == whole.token_ids[:kept]
+    assert cut.token_logprobs is not None and len(cut.token_logprobs) == kept
+    assert cut.completion_tokens >= kept
+
+
+def test_a_stream_gives_what_generate_gives(engine: TransformersEngine) -> None:
+    for request in MIXED:
+        deltas = list(engine.stream(request))
+        answer = next(engine.generate([request]))
+        assert "".join(delta.text for delta in deltas) == answer.text
+        assert all(delta.generation is None for delta in deltas[:-1])
+        streamed = deltas[-1].generation
+        assert streamed is not None and streamed.token_ids == answer.token_ids
+        logprobs = [x for delta in deltas for x in delta.token_logprobs or ()]
+        assert answer.token_logprobs is not None and close(logprobs, answer.token_logprobs)
+        for delta in deltas:
+            delta.text.encode()  # no half surrogates
+
+
+def test_token_bytes_join_to_the_text(engine: TransformersEngine) -> None:
+    for text in TEXTS[:3]:
+        ids = engine._tokenizer(text, add_special_tokens=False).input_ids
+        joined = b"".join(map(engine._token_bytes, ids)).decode()
+        plain = engine._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        assert joined.removeprefix(" ") == plain.removeprefix(" ")
+
+
+@pytest.mark.parametrize("rows", [1, 3, 512])
+def test_scores_equal_a_plain_forward(
+    engine: TransformersEngine, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SCORE_ROWS", rows)
+    pairs: list[tuple[Prompt, str]] = [
+        ("The team", " asked for a remote control that is easy to use."),
+        ("We decided to post", "pone"),
+        (CHAT, "nobody objected"),
+        ("The marketing team asked for a remote control", " x"),
+        ("We", ""),
+        ("", "The meeting"),
+    ]
+    scores = list(engine.score(pairs))
+    for (prompt, text), found in zip(pairs, scores, strict=True):
+        before, target = engine._split(prompt, text)
+        assert len(found) == len(target)
+        if target:
+            assert close(found, oracle(engine, before, target))
+        assert close(found, next(engine.score([(prompt, text)])))
+
+
+def test_a_token_across_the_boundary_is_scored(llama: TransformersEngine) -> None:
+    whole = llama._tokenizer("The team").input_ids
+    before, target = llama._split("The te", "am")
+    assert before + target == whole
+    assert "".join(llama._token_bytes(t).decode() for t in target).endswith("am")
+    assert len("".join(llama._token_bytes(t).decode() for t in target)) >= 2
+    assert before[0] == 0  # BOS is read, never scored
+
+
+def test_tokens_are_counted_with_template_and_bos(llama: Any, t5: Any) -> None:
+    assert llama.count_tokens("The team") == len(llama._tokenizer("The team").input_ids)
+    chat = llama._tokenizer.apply_chat_template(CHAT, add_generation_prompt=True, return_dict=True)
+    assert llama.count_tokens(CHAT) == len(chat["input_ids"])
+    assert llama.count_tokens("") == 1
+    two: list[Message] = [{"role": "system", "content": "Be brief."}, *CHAT]
+    assert t5.count_tokens(two) == t5.count_tokens("Be brief.\n\nWhat was decided?")
+    assert llama.counts_tokens and llama.params < t5.params
+
+
+def test_a_request_that_fails_does_not_stop_the_rest(llama: TransformersEngine) -> None:
+    requests = [
+        Request("The team", max_tokens=2),
+        Request("The team", max_tokens=300),
+        Request([{"role": "tool", "content": "x"}]),
+        Request("x", max_tokens=0),
+        Request("The team", max_tokens=2, top_logprobs=401),
+        Request("The team", max_tokens=2),
+    ]
+    answers = list(llama.generate(requests))
+    assert [a.finish_reason for a in answers] == ["length", *["error"] * 4, "length"]
+    assert "300" in str(answers[1].error) and "256" in str(answers[1].error)
+    assert "chat template" in str(answers[2].error) and "no tools" in str(answers[2].error)
+    with pytest.raises(ContextLengthError):
+        list(llama.stream(requests[1]))
+    with pytest.raises(ContextLengthError):
+        list(llama.score([("The team " * 300, "x")]))
+    assert list(llama.generate([])) == [] and list(llama.score([])) == []
+
+
+def test_weights_that_give_no_numbers_are_named(llama_dir: Path) -> None:
+    broken = TransformersEngine.open(str(llama_dir), dtype="fp32", device="cpu")
+    broken._model.model.norm.weight.data.fill_(math.nan)
+    answer = next(broken.generate([Request("The team", max_tokens=9)]))
+    assert answer.finish_reason == "error" and "not a number" in str(answer.error)
+    broken.close()
+    broken.close()
+    with pytest.raises(EngineError, match="closed"):
+        next(broken.generate([Request("The team", max_tokens=9)]))
+
+
+def test_what_cannot_be_opened(llama_dir: Path, tmp_path: Path) -> None:
+    def refused(name: str, message: str, **settings: Any) -> None:
+        with pytest.raises(EngineError, match=message):
+            TransformersEngine.open(name, device="cpu", **settings)
+
+    refused(str(tmp_path / "nowhere"), "not a directory")
+    refused("featherweight/no-such-model", "hf download")
+    refused(str(llama_dir), "auto, fp32 or bf16", dtype="int3")
+    refused(str(llama_dir / "config.json"), "is a file")
+    refused(str(tmp_path), "no model weights")
+    pickled = tmp_path / "pickled"
+    shutil.copytree(llama_dir, pickled)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    refused(str(pickled), "pickled")
+    foreign = tmp_path / "foreign"
+    shutil.copytree(llama_dir, foreign)
+    config = json.loads((foreign / "config.json").read_text())
+    (foreign / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    refused(str(foreign), "not a whole language model")
+    (foreign / "config.json").write_text(
+        json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}})
+    )
+    refused(str(foreign), "cannot be opened")
+    (foreign / "config.json").write_text("{")
+    refused(str(foreign), "cannot be opened")
+
+
+def test_an_adapter_over_its_base(llama: Any, llama_dir: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    base = transformers.AutoModelForCausalLM.from_pretrained(llama_dir)
+    torch.manual_seed(3)
+    tuned = peft.get_peft_model(
+        base, peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    )
+    tuned.save_pretrained(tmp_path)
+    engine = TransformersEngine.open(str(tmp_path), dtype="fp32", device="cpu")
+    assert engine.params == llama.params + 2 * 2 * (32 + 32)
+    assert engine.context_length == 256
+    pairs = [("The team", " asked for a remote control")]
+    assert not close(next(engine.score(pairs)), next(llama.score(pairs)))
+    answer = next(engine.generate([Request("The team", max_tokens=8)]))
+    assert answer.token_ids is not None and answer.token_logprobs is not None
+    assert close(
+        answer.token_logprobs,
+        oracle(engine, engine._encode("The team"), list(answer.token_ids)),
+    )
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    with pytest.raises(EngineError, match="pickled"):
+        TransformersEngine.open(str(tmp_path), device="cpu")
+
+
+def test_the_dtype_and_its_reason_can_be_read(llama: Any, t5: Any, llama_dir: Path) -> None:
+    assert (llama.dtype, llama.dtype_reason) == ("float32", "asked for")
+    auto = TransformersEngine.open(str(llama_dir), device="cpu")
+    chosen, reason = choose_dtype("auto", "cpu")
+    assert auto.dtype == str(chosen).removeprefix("torch.") and auto.dtype_reason == reason
+    assert next(auto.generate([Request("The team", max_tokens=3)])).error is None
+    assert (llama.context_length, t5.context_length) == (256, 4096)
+    given = TransformersEngine.open(str(llama_dir), device="cpu", context_length=20)
+    assert given.context_length == 20
+
+
+def test_batches_keep_to_their_budget() -> None:
+    items = [(3, 4), (10, 1), (2, 2), (50, 50), (3, 3)]
+    found = list(batches(items, lambda item: item, 30))
+    assert sorted(item for batch in found for item in batch) == sorted(items)
+    for batch in found:
+        width = max(a for a, _ in batch) + max(b for _, b in batch)
+        assert len(batch) == 1 or len(batch) * width <= 30
