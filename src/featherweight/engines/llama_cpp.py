@@ -67,6 +67,7 @@ class LlamaCppEngine:
         self._server: Any = self._start(wanted, adapter)
         meta = self._call("GET", "/v1/models")["data"][0]["meta"]
         self.params: int | None = meta["n_params"]
+        self.counts_tokens = True
         self.trained_context: int = meta["n_ctx_train"]
         self.context_length: int = meta["n_ctx"]
         if self.trained_context < self.context_length:

@@ -75,10 +75,8 @@ def _gguf(rest: str, settings: dict[str, Any]) -> Engine:
 
 def _llama_cpp() -> tuple[Any, Any]:
     try:
-        from featherweight.engines.llama_cpp import (  # type: ignore[import-not-found,unused-ignore]
-            LlamaCppEngine,
-            embedded_model,
-        )
+        from featherweight.engines.embedded import embedded_model
+        from featherweight.engines.llama_cpp import LlamaCppEngine
     except ImportError as error:
         raise _missing(error, "local") from None
     return LlamaCppEngine, embedded_model

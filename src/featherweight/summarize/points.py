@@ -1,0 +1,66 @@
+"""From what a model wrote to clean, separate statements."""
+
+import re
+
+from featherweight.retrieve.terms import terms
+from featherweight.summarize.sentences import sentences
+
+_BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+(?=\S)")
+_MARKUP = re.compile(r"\*\*|__|^#+\s*|`")
+_END = re.compile(r"[.!?…。！？][\"'”’)\]]*$")
+
+
+def listed_points(text: str, cut_off: bool) -> list[str]:
+    """The points of a list; where there is no list, its sentences.
+
+    `cut_off` says that the model ran out of tokens: a last point without an end is dropped, unless
+    it is all there is.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    bullets = [line for line in lines if _BULLET.match(line)]
+    if bullets:
+        found = [_BULLET.sub("", line) for line in bullets]
+    else:
+        found = [line[a:b] for line in lines for a, b in sentences(line, longest=10_000)]
+    found = [_MARKUP.sub("", point).strip() for point in found]
+    found = [point for point in found if any(c.isalnum() for c in point)]
+    if cut_off and len(found) > 1 and not _END.search(found[-1]):
+        found.pop()
+    return distinct(found)
+
+
+def finished_sentence(beginning: str, ending: str, cut_off: bool) -> str | None:
+    """The first sentence of beginning + ending; `None` where it does not end or only repeats.
+
+    A small model that has nothing to say goes round in circles; such a sentence is worthless
+    however well its words match the meeting.
+    """
+    text = " ".join(f"{beginning}{ending}".split())
+    ranges = sentences(text, longest=10_000)
+    if not ranges or not ending.strip():
+        return None
+    start, end = ranges[0]
+    sentence = text[start:end]
+    if not _END.search(sentence):
+        if cut_off or len(ranges) > 1:
+            return None
+        sentence += "."
+    return None if circular(sentence) else sentence
+
+
+def circular(sentence: str) -> bool:
+    """Whether a sentence says three words in a row twice, or hardly any word once."""
+    words = [word.casefold() for word in re.findall(r"\w+", sentence)]
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    said = terms(sentence)
+    return len(set(triples)) < len(triples) or len(set(said)) < 0.7 * len(said) or len(said) < 2
+
+
+def distinct(points: list[str], overlap: float = 0.8) -> list[str]:
+    """The points without those whose words another, earlier one already says."""
+    kept: list[tuple[str, set[str]]] = []
+    for point in points:
+        words = set(terms(point)) or {point}
+        if all(len(words & seen) < overlap * min(len(words), len(seen)) for _, seen in kept):
+            kept.append((point, words))
+    return [point for point, _ in kept]

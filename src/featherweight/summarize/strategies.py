@@ -1,0 +1,357 @@
+"""What the model reads, and how: each strategy gives the points written about each part read.
+
+No strategy here loses text in silence: chunks cover every turn they were given, a request that
+fails is made once more, and what still fails is counted and named.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+import numpy as np
+
+from featherweight.engines.types import Engine, Generation, Message, Prompt, Request
+from featherweight.retrieve import Locator, pack, windows
+from featherweight.summarize import prompts
+from featherweight.summarize.chunks import Chunk, Piece, cut, render
+from featherweight.summarize.points import distinct, finished_sentence, listed_points
+from featherweight.summarize.types import Focus, Length, Strategy
+from featherweight.transcript import Transcript
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much is done, and of how much."""
+
+SMALL = 500_000_000
+"""Models with fewer parameters finish sentences instead of writing lists (see `prompts`)."""
+
+SMALL_CHUNK = 520
+"""Tokens of transcript that a small model reads at once; chosen on QMSum val, studies/summaries."""
+
+ANSWER = {"short": 160, "medium": 320, "long": 640}
+"""Tokens that a list of points may take."""
+
+SENTENCE = 56
+"""Tokens that one finished sentence may take."""
+
+LOCATED_CHUNKS = 6
+"""Chunks that a small model reads for a question."""
+
+Ask = Callable[[str, str | None, Focus | None, int], list[Message]]
+"""A prompt of `prompts`: notes, query, focus, number of points."""
+
+_CUES: dict[Focus, re.Pattern[str]] = {
+    "actions": re.compile(
+        r"\b(?:i'll|i will|we'll|we will|i'm going to|i am going to|we need to|you need to|"
+        r"need(?:s)? to|have to|has to|should|can you|could you|will you|let's|next step|"
+        r"action|to do|follow up|send|prepare|by (?:monday|tuesday|wednesday|thursday|friday|"
+        r"tomorrow|next)|deadline|due)\b",
+        re.IGNORECASE,
+    ),
+    "decisions": re.compile(
+        r"\b(?:decide[ds]?|decision|agree[ds]?|settled?|chose|choose|go with|going with|"
+        r"let's|we'll|we will|final(?:ly)?|approved?|so we(?:'re| are)|instead|vote[ds]?|"
+        r"conclusion|motion)\b",
+        re.IGNORECASE,
+    ),
+}
+
+
+@dataclass(slots=True)
+class Job:
+    """One summary in the making: what was asked, and what it has cost so far."""
+
+    transcript: Transcript
+    engine: Engine
+    query: str | None
+    length: Length
+    focus: Focus | None
+    progress: Progress
+    locator: Locator
+    chunks: int = 0
+    failed: list[str] = field(default_factory=list)  # what failed and why, one entry a chunk
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    left_out: int = 0  # turns that the strategy does not read
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def small(self) -> bool:
+        return self.engine.params is not None and self.engine.params < SMALL
+
+    @property
+    def most(self) -> int:
+        return prompts.POINTS[self.length]
+
+    def spend(self, answer: Generation) -> None:
+        """Add what an answer cost."""
+        self.prompt_tokens += answer.prompt_tokens
+        self.completion_tokens += answer.completion_tokens
+
+    def count(self, prompt: Prompt) -> int:
+        """Tokens of a prompt; where the engine cannot count, more than it will have.
+
+        Two bytes a token and 16 tokens a message is above what tokenizers make of the languages
+        that people hold meetings in; a server that still finds it too long says so.
+        """
+        if self.engine.counts_tokens:
+            return self.engine.count_tokens(prompt)
+        texts = [prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]
+        return sum(16 + len(text.encode()) // 2 for text in texts)
+
+    def fits(self, request: Request) -> bool:
+        """Whether prompt and answer can be read and written at once."""
+        return self.count(request.prompt) + request.max_tokens <= self.engine.context_length
+
+
+def choose(job: Job) -> Strategy:
+    """The default strategy.
+
+    A question, or a focus that small models need located, reads only what matters. What fits is
+    read whole. Longer meetings go by chapters: their points are then one level away from the
+    transcript, while merging notes of notes drifts.
+    """
+    whole = [turn for turn in job.transcript.turns if turn.text]
+    words = sum(len(turn.text.split()) for turn in whole)
+    if job.small:
+        if words * 1.4 < SMALL_CHUNK:
+            return "single"
+        return "locate" if job.query or job.focus else "chapters"
+    text = "\n".join(f"{turn.speaker}: {turn.text}" for turn in whole)
+    if len(text) < 16 * job.engine.context_length and job.fits(_listing(job, text)):
+        return "single"
+    return "locate" if job.query else "map-reduce"
+
+
+# -- strategies: each gives candidate points, one list for each part that was read ---------------
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the model wrote about one part, as separate points."""
+
+    name: str
+    points: list[str]
+
+
+def _single(job: Job) -> list[Read]:
+    turns = job.transcript.turns
+    pieces = tuple(Piece(number, 0, len(turn.text)) for number, turn in enumerate(turns))
+    return _read(job, [Chunk(pieces, render(job.transcript, pieces))])
+
+
+def _truncate(job: Job) -> list[Read]:
+    chunks = cut(job.transcript, _fits(job))
+    job.left_out = len(job.transcript.turns) - len(chunks[0].turns)
+    return _read(job, chunks[:1])
+
+
+def _chapters(job: Job) -> list[Read]:
+    return _read(job, cut(job.transcript, _fits(job), by_topic=True))
+
+
+def _map_reduce(job: Job) -> list[Read]:
+    return _merge(job, _read(job, cut(job.transcript, _fits(job))), prompts.merging)
+
+
+def _resummarise(job: Job) -> list[Read]:
+    return _merge(job, _chapters(job), prompts.merging)
+
+
+def _rewrite(job: Job) -> list[Read]:
+    return _merge(job, _chapters(job), prompts.rewriting)
+
+
+def _locate(job: Job) -> list[Read]:
+    turns = _located(job)
+    job.left_out = len(job.transcript.turns) - len(turns)
+    return _read(job, cut(job.transcript, _fits(job), turns))
+
+
+STRATEGIES: dict[Strategy, Callable[[Job], list[Read]]] = {
+    "single": _single,
+    "truncate": _truncate,
+    "map-reduce": _map_reduce,
+    "chapters": _chapters,
+    "chapters-resummarise": _resummarise,
+    "chapters-rewrite": _rewrite,
+    "locate": _locate,
+}
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def _fits(job: Job) -> Callable[[str], bool]:
+    """Whether an excerpt, with its instruction and room for the answer, can be read at once."""
+    if job.small:
+        # The bare text is what is limited; instruction and answer are short beside the context.
+        return lambda text: job.count(text) <= SMALL_CHUNK
+    return lambda text: job.fits(_listing(job, text))
+
+
+def _read(job: Job, chunks: list[Chunk]) -> list[Read]:
+    """Have every chunk read, many at a time; failures are retried once, then recorded."""
+    asked = [(number, *ask) for number, chunk in enumerate(chunks) for ask in _ask(job, chunk)]
+    job.chunks += len(chunks)
+    answers = _generate(job, "reading", [request for _, request, _ in asked], len(chunks))
+    reads = []
+    for number, group in groupby(zip(asked, answers, strict=True), key=lambda pair: pair[0][0]):
+        name = _name(chunks[number])
+        pairs = [(beginning, answer) for (_, _, beginning), answer in group]
+        points = _points(pairs)
+        if errors := [answer.error for _, answer in pairs if answer.error]:
+            job.failed.append(f"{name}: {errors[0]}")
+        elif not any(answer.text.strip() for _, answer in pairs):
+            job.failed.append(f"{name}: {job.engine.name} answered nothing.")
+        reads.append(Read(name, points))
+    return reads
+
+
+def _ask(job: Job, chunk: Chunk) -> list[tuple[Request, str | None]]:
+    """The requests for one chunk, each with the beginning that the answer continues."""
+    if not chunk.text.strip():
+        return []
+    if job.small:
+        speaker = _speaker(job, chunk) if job.focus == "actions" else None
+        return [
+            (Request(messages, max_tokens=SENTENCE, stop=("\n",)), beginning)
+            for messages, beginning in prompts.beginnings(chunk.text, job.query, job.focus, speaker)
+        ]
+    return [(_listing(job, chunk.text), None)]
+
+
+def _listing(job: Job, text: str) -> Request:
+    messages = prompts.listing(text, job.query, job.focus, job.most)
+    return Request(messages, max_tokens=ANSWER[job.length])
+
+
+def _points(pairs: Sequence[tuple[str | None, Generation]]) -> list[str]:
+    found: list[str] = []
+    for beginning, answer in pairs:
+        cut_off = answer.finish_reason == "length"
+        if answer.error:
+            continue
+        if beginning is None:
+            found += listed_points(answer.text, cut_off)
+        elif sentence := finished_sentence(beginning, answer.text, cut_off):
+            found.append(sentence)
+    return distinct(found)
+
+
+def _generate(job: Job, stage: str, requests: list[Request], parts: int) -> list[Generation]:
+    """All answers, in order; what failed or came back empty is asked once more."""
+    answers: list[Generation] = []
+    job.progress(stage, 0, parts)
+    for answer in job.engine.generate(requests):
+        answers.append(answer)
+        job.progress(stage, parts * len(answers) // len(requests), parts)
+    again = [i for i, answer in enumerate(answers) if answer.error or not answer.text.strip()]
+    # The same greedy request would be empty again, so an empty answer is sampled the second time.
+    retries = [
+        requests[i] if answers[i].error else replace(requests[i], temperature=0.7, seed=1)
+        for i in again
+    ]
+    for i, answer in zip(again, job.engine.generate(retries) if retries else (), strict=True):
+        job.spend(answers[i])
+        answers[i] = answer
+    for answer in answers:
+        job.spend(answer)
+    return answers
+
+
+def _name(chunk: Chunk) -> str:
+    turns = chunk.turns
+    return f"turn {turns[0]}" if len(turns) == 1 else f"turns {turns[0]} to {turns[-1]}"
+
+
+def _speaker(job: Job, chunk: Chunk) -> str | None:
+    """Who promises most in a chunk, by the number of action cues in their turns."""
+    promises = Counter[str]()
+    for number in chunk.turns:
+        turn = job.transcript.turns[number]
+        if turn.speaker:
+            promises[turn.speaker] += len(_CUES["actions"].findall(turn.text))
+    (speaker, count), *_ = promises.most_common(1) or [("", 0)]
+    return speaker if count else None
+
+
+def _located(job: Job) -> list[int]:
+    """Turn numbers of the windows that matter most for the query or the focus, in order.
+
+    Windows of about 150 words, packed up to a budget: what a capable model reads at once, or six
+    chunks of a small one.
+    """
+    turns = job.transcript.turns
+    texts = [f"{turn.speaker or ''} {turn.text}" for turn in turns]
+    lengths = [max(1, len(turn.text.split())) for turn in turns]
+    spans = windows(lengths, 150, 75)
+    joined = [" ".join(texts[first:end]) for first, end in spans]
+    if job.query is not None:
+        scores = job.locator.scores(job.query, joined)
+    else:
+        assert job.focus is not None
+        cues = _CUES[job.focus]
+        scores = np.asarray([len(cues.findall(text)) for text in joined], np.float32)
+    if job.small:
+        budget = LOCATED_CHUNKS * SMALL_CHUNK
+        return pack(spans, scores, lengths, int(budget / 1.4))
+    fits = _fits(job)
+    budget = sum(lengths)
+    while budget > 64:
+        found = pack(spans, scores, lengths, budget)
+        pieces = [Piece(number, 0, len(turns[number].text)) for number in found]
+        if fits(render(job.transcript, pieces)):
+            return found
+        budget = budget * 4 // 5
+    return pack(spans, scores, lengths, budget)
+
+
+# -- merging ---------------------------------------------------------------------------------------
+
+
+def _merge(job: Job, reads: list[Read], ask: Ask) -> list[Read]:
+    """Notes on many parts to one list; in several rounds where they do not fit at once.
+
+    Where a merge fails, its notes stay as they are: nothing that was read is lost.
+    """
+    notes = [point for read in reads for point in read.points]
+    while notes:
+        groups = _groups(job, notes, ask)
+        requests = [_merge_request(job, group, ask) for group in groups]
+        answers = _generate(job, "merging", [request for request, _ in requests], len(groups))
+        merged: list[str] = []
+        for group, (_, beginning), answer in zip(groups, requests, answers, strict=True):
+            points = _points([(beginning, answer)])
+            if not points:
+                job.notes.append(
+                    f"merging {len(group)} notes failed ({answer.error or 'no answer'}); "
+                    "they are listed as they were."
+                )
+            merged += points or group
+        shrunk = len(merged) < len(notes)
+        notes = merged
+        if len(groups) == 1 or not shrunk:
+            break
+    return [Read("the whole meeting", distinct(notes))]
+
+
+def _groups(job: Job, notes: list[str], ask: Ask) -> list[list[str]]:
+    """Consecutive notes that can be merged in one request."""
+    groups: list[list[str]] = [[]]
+    for note in notes:
+        request, _ = _merge_request(job, [*groups[-1], note], ask)
+        if groups[-1] and not job.fits(request):
+            groups.append([])
+        groups[-1].append(note)
+    return groups
+
+
+def _merge_request(job: Job, notes: list[str], ask: Ask) -> tuple[Request, str | None]:
+    text = "\n".join(f"- {note}" for note in notes)
+    if job.small:
+        messages, beginning = prompts.beginnings(text, job.query, job.focus, None)[0]
+        return Request(messages, max_tokens=SENTENCE, stop=("\n",)), beginning
+    messages = ask(text, job.query, job.focus, job.most)
+    return Request(messages, max_tokens=ANSWER[job.length]), None

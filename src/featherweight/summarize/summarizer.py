@@ -1,0 +1,143 @@
+"""The main job: a transcript of any length in, a summary whose every point is checked out.
+
+The strategies differ in what the model reads; all of them end the same way: points are taken from
+what the model wrote, evidence is found for each, and the check decides what is supported.
+"""
+
+import time
+
+from featherweight.engines.types import Engine
+from featherweight.errors import EngineError, FeatherweightError
+from featherweight.retrieve import BM25Locator, Locator
+from featherweight.retrieve.terms import terms
+from featherweight.summarize.actions import stated_only
+from featherweight.summarize.evidence import EvidenceFinder
+from featherweight.summarize.language import looks_english
+from featherweight.summarize.strategies import STRATEGIES, Job, Progress, Read, choose
+from featherweight.summarize.types import Focus, Length, Point, Strategy, Summary
+from featherweight.transcript import Transcript, clean
+
+
+def summarize(
+    transcript: Transcript,
+    engine: Engine,
+    *,
+    query: str | None = None,
+    length: Length = "medium",
+    focus: Focus | None = None,
+    strategy: Strategy | None = None,
+    locator: Locator | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Summarise a meeting, or answer `query` about it.
+
+    `strategy` is chosen from length, context and query unless given. Raises `FeatherweightError`
+    where the arguments contradict each other and `EngineError` where the model answers nothing at
+    all; a part that fails twice is counted in the result and named in its notes.
+    """
+    started = time.perf_counter()
+    if query is not None and not query.strip():
+        raise FeatherweightError("the query is empty; ask something, or leave it out.")
+    if strategy == "locate" and query is None and focus is None:
+        raise FeatherweightError("the strategy locate needs a query or a focus; add one.")
+    job = Job(
+        transcript=clean(transcript),
+        engine=engine,
+        query=query,
+        length=length,
+        focus=focus,
+        progress=progress or (lambda stage, done, total: None),
+        locator=locator or BM25Locator(),
+    )
+    chosen = strategy or choose(job)
+    reads = STRATEGIES[chosen](job)
+    if len(job.failed) == job.chunks:
+        raise EngineError(f"no part of {transcript.source} could be summarised; {job.failed[0]}")
+    points, rejected = _select(job, reads)
+    return Summary(
+        text=" ".join(point.text for point in points),
+        points=tuple(points),
+        strategy=chosen,
+        model=engine.name,
+        chunks_total=job.chunks,
+        chunks_failed=len(job.failed),
+        prompt_tokens=job.prompt_tokens,
+        completion_tokens=job.completion_tokens,
+        seconds=time.perf_counter() - started,
+        source=transcript.source,
+        turns=len(transcript.turns),
+        query=query,
+        focus=focus,
+        length=length,
+        notes=tuple(_notes(job, chosen, points, rejected)),
+    )
+
+
+def _select(job: Job, reads: list[Read]) -> tuple[list[Point], int]:
+    """The points to show, in the order of the meeting, and how many checked ones are not shown.
+
+    A small model wrote more sentences than are wanted, most of them poor: the best-supported of
+    each part compete, and unsupported ones only fill up a summary of fewer than three points. A
+    capable model was asked for the points it thinks best: all are shown, up to the number wanted
+    in each part that was read at once, and the check marks what it cannot support.
+    """
+    finder = EvidenceFinder(job.transcript)
+    checked: list[tuple[float, int, Point]] = []
+    for order, read in enumerate(reads):
+        for text in read.points:
+            evidence = finder.find(text)
+            support = finder.check(text, evidence)
+            point = Point(text, support.supported, evidence, support.reasons)
+            if job.focus == "actions":
+                point = stated_only(point, job.transcript)
+            checked.append((support.score, order, point))
+    job.progress("checking", len(checked), len(checked))
+    if not job.small and len(reads) == 1:
+        shown = [point for _, _, point in checked[: job.most]]
+        return shown, len(checked) - len(shown)
+    chosen: list[tuple[int, Point]] = []
+    ranked = sorted(checked, key=lambda item: (-item[2].supported, -item[0]))
+    for _, order, point in ranked:
+        enough = 3 if job.small and not point.supported else job.most
+        if len(chosen) < enough and not any(_alike(point, other) for _, other in chosen):
+            chosen.append((order, point))
+    chosen.sort(key=lambda item: item[0])
+    return [point for _, point in chosen], len(checked) - len(chosen)
+
+
+def _alike(one: Point, other: Point) -> bool:
+    """Whether two points say the same: more than half of the shorter one's words are shared."""
+    a, b = set(terms(one.text)), set(terms(other.text))
+    return 2 * len(a & b) > min(len(a), len(b))
+
+
+def _notes(job: Job, strategy: Strategy, points: list[Point], rejected: int) -> list[str]:
+    """What the reader should know before trusting the summary."""
+    notes = [f"{len(job.failed)} of {job.chunks} parts failed; {each}" for each in job.failed[:5]]
+    notes += job.notes
+    if strategy == "truncate" and job.left_out:
+        notes.append(f"the last {job.left_out} turns were cut off and not read.")
+    if strategy == "locate" and job.left_out:
+        read = len(job.transcript.turns) - job.left_out
+        notes.append(
+            f"only the {read} turns that match best were read, of {len(job.transcript.turns)}."
+        )
+    if not job.engine.counts_tokens:
+        notes.append(
+            f"{job.engine.name} cannot count tokens, so the transcript was cut by a cautious "
+            "estimate."
+        )
+    if job.engine.name == "smollm2-135m" and not looks_english(
+        " ".join(turn.text for turn in job.transcript.turns)
+    ):
+        notes.append(
+            "this transcript does not look English, and smollm2-135m was made for English; expect "
+            "a poor summary, or choose another model with --model."
+        )
+    if rejected and job.small:
+        notes.append(
+            f"{rejected} more sentences were written and left out, the worse supported ones first."
+        )
+    if not points:
+        notes.append("the model wrote no sentence that makes a point.")
+    return notes
