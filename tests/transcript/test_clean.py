@@ -33,6 +33,7 @@ def cleaned(text: str, *, tokenised: bool = True) -> str:
         ("tell 'em 'cause 'kay", "tell 'em 'cause 'kay"),
         ("it costs $ 5 or £ 1,000 .", "it costs $5 or £1,000."),
         ("$ amount", "$ amount"),
+        ("a ,. b ,, c", "a. b, c"),
         ("( he said ) so", "(he said) so"),
         ("Uh - huh .. .5 :-)", "Uh - huh .. .5 :-)"),
         ("{comments} {other}", "{comments} {other}"),

@@ -211,6 +211,15 @@ def test_a_lying_size_does_not_help() -> None:
         read(bytes(bomb))
 
 
+@pytest.mark.parametrize("method", [1, 9, 12, 14, 99])
+def test_other_compressions_are_damage_or_read(method: int) -> None:
+    data = bytearray(document("Jane: hello"))
+    for mark, offset in ((b"PK\x01\x02", 10), (b"PK\x03\x04", 8)):
+        data[data.rindex(mark) + offset] = method
+    with pytest.raises(TranscriptError, match="damaged"):
+        read(bytes(data))
+
+
 def test_deep_nesting_does_not_crash() -> None:
     deep = "<w:tbl><w:tr><w:tc>" * 5_000 + paragraph("Jane: hi") + "</w:tc></w:tr></w:tbl>" * 5_000
     assert read(archive(deep))[1][0].text == "hi"

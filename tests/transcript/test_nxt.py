@@ -86,6 +86,17 @@ def test_a_segments_file_alone_is_refused_with_advice(tmp_path: Path) -> None:
         read_transcript(path)
 
 
+def test_overlapping_segments_and_deep_nesting_end(tmp_path: Path) -> None:
+    count = 20_000
+    items = [word(number, "x", number, number + 1) for number in range(count)]
+    deep = "<w>" * count + "deep" + "</w>" * count
+    (tmp_path / "M1.A.words.xml").write_text(words("M1", "A", *items, deep))
+    pointer = f'<segment><nite:child href="#id(w0)..id(w{count - 1})"/></segment>'
+    (tmp_path / "M1.A.segs.xml").write_text(f"{ROOT}>{pointer * count}</nite:root>")
+    turns = read_transcript(tmp_path / "M1.A.words.xml").turns
+    assert [len(turn.text) for turn in turns] == [2 * count - 1, 4]
+
+
 def test_a_broken_sibling_is_named(tmp_path: Path) -> None:
     (tmp_path / "M1.A.words.xml").write_text(words("M1", "A", word(0, "hi", 0, 1)))
     (tmp_path / "M1.B.words.xml").write_text("<broken")

@@ -51,6 +51,23 @@ def test_paragraphs_lines_and_lists() -> None:
     ]
 
 
+def test_names_under_times() -> None:
+    assert spoken("00:00:01 Jane Smith\nHello.\n\n[0:05] Tom\nHi.\n\n0:09 - Jane Smith\nBye.") == [
+        ("Jane Smith", "Hello.", 1.0),
+        ("Tom", "Hi.", 5.0),
+        ("Jane Smith", "Bye.", 9.0),
+    ]
+    assert spoken("[0:01] Good\n[0:02] Morning Tom\n") == [
+        (None, "Good", 1.0),
+        (None, "Morning Tom", 2.0),
+    ]
+
+
+def test_one_line_with_tabs_makes_no_table() -> None:
+    said = "Jane: hi\nTom: ho\nRoom\t10:30\tfree\nJane: a\nTom: b\n"
+    assert [turn[0] for turn in spoken(said)] == ["Jane", "Tom", "Jane", "Tom"]
+
+
 def test_forms_above_speech_are_nobodys() -> None:
     assert spoken(
         "Date: 3 May\nAttendees: Jane, Tom\n\nJane: hi\nNote: late\nTom: ho\nJane: ha"
@@ -80,6 +97,22 @@ def test_otter_paragraphs_keep_their_heading() -> None:
         Turn("Jane", "two"),
         Turn("Tom", "three", 9.0),
     ]
+
+
+def test_otter_times_in_speech_are_no_headings() -> None:
+    assert read("Tom  0:09\nWe meet at  10:30\n\njsmith  0:11\nNow  10:31")[1] == [
+        Turn("Tom", "We meet at 10:30", 9.0),
+        Turn("jsmith", "Now 10:31", 11.0),
+    ]
+
+
+def test_meet_with_notes_above() -> None:
+    text = (
+        "📝 Notes\nMay 3, 2026\nSummary\nThey met.\n\n📖 Transcript\nMay 3, 2026\n"
+        "Weekly sync - Transcript\n00:00:00\n \nJane Smith: Hello.\nTom Jones: Hi.\n\n"
+        "Transcription ended after 00:06:10"
+    )
+    assert read(text)[1] == [Turn("Jane Smith", "Hello.", 0.0), Turn("Tom Jones", "Hi.")]
 
 
 def test_zoom_tabs() -> None:
@@ -121,6 +154,7 @@ def test_tsv_columns_in_any_order() -> None:
          [Turn(None, "a\ufffd b")]),
         ({"meeting_transcripts": [{"content": ""}, {"speaker": "A", "content": "x"}, {}]},
          [Turn(None, ""), Turn("A", "x"), Turn(None, "")]),
+        ({"text": "all of it", "language": "en"}, [Turn(None, "all of it")]),
         ([{"meeting_transcripts": [{"speaker": "A", "content": "x"}]}], [Turn("A", "x")]),
     ],
 )  # fmt: skip

@@ -17,8 +17,8 @@ _GUID = re.compile(r"\{?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?(?:[/-][\w
 _IDENTIFIER = re.compile(rf"\d{{1,9}}|{_GUID.pattern}", re.I)
 _CLOCKISH = re.compile(r"(?:\d\S{0,20}:\S{0,20})?")
 _NUMBER = re.compile(r"\d{1,9}")
-_VOICE = re.compile(r"<(/?)v(?:\.[^\s<>]*)?(?:\s([^<>]*))?>")
-_CLOSED_VOICE = re.compile(r"<v[.\s][^<>]*>[^<>]*</v>")
+_VOICE = re.compile(r"<(/?)v(?:\.[^\s<>]*)?(?:\s([^<>]*))?>", re.IGNORECASE)
+_CLOSED_VOICE = re.compile(r"<v[.\s][^<>]*>[^<>]*</v>", re.IGNORECASE)
 _TAG = re.compile(
     r"</?(?:c|i|b|u|s|ruby|rt|lang|font|span|br)(?:[.\s/][^<>]*)?>|<\d{1,4}:[\d:.,]{3,16}>",
     re.IGNORECASE,

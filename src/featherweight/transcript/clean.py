@@ -25,6 +25,16 @@ _CURRENCY = re.compile(r"([$£€]) +(?=\d)")
 _OPENING = re.compile(r"\( +")
 _CLOSING = re.compile(r"(?<! ) +\)")
 
+_GAPS = (
+    (_PUNCTUATION, r"\1"),
+    (_REPEATED, ","),
+    (_DANGLING, ""),
+    (_CONTRACTION, r"\1"),
+    (_CURRENCY, r"\1"),
+    (_OPENING, "("),
+    (_CLOSING, ")"),
+)
+
 
 def clean(transcript: Transcript) -> Transcript:
     """Remove noise marks, write spelled letters as words, close the gaps a tokeniser left.
@@ -64,14 +74,10 @@ def _as_word(match: re.Match[str]) -> str:
 
 
 def _close_gaps(text: str) -> str:
-    for pattern, into in (
-        (_PUNCTUATION, r"\1"),
-        (_REPEATED, ","),
-        (_DANGLING, ""),
-        (_CONTRACTION, r"\1"),
-        (_CURRENCY, r"\1"),
-        (_OPENING, "("),
-        (_CLOSING, ")"),
-    ):
-        text = pattern.sub(into, text)
+    """All rules, again while one makes work for another; each only shortens, so it ends."""
+    before = ""
+    while text != before:
+        before = text
+        for pattern, into in _GAPS:
+            text = pattern.sub(into, text)
     return text

@@ -6,7 +6,7 @@ paragraph below it; a further paragraph is a further turn of the same speaker, w
 
 from collections.abc import Iterable
 
-from featherweight.transcript.speakers import could_be_name, is_name_like
+from featherweight.transcript.speakers import could_be_name, is_name_like, starts_sentence
 from featherweight.transcript.text import one_line
 from featherweight.transcript.times import clock, span
 from featherweight.transcript.types import Turn
@@ -58,14 +58,15 @@ def under_headings(lines: Iterable[tuple[str, Heading | None]]) -> list[Turn]:
 
 
 def otter_heading(line: str, *, one_space: bool = False) -> Heading | None:
-    """`Name  0:03` with two spaces or a tab between; `one_space` trusts capitals instead."""
+    """`Name  0:03` with two spaces or a tab between; with `one_space`, one will do."""
     parts = line.strip().rsplit(None, 1)
     if len(parts) != 2 or not parts[1][-1].isdigit() or (start := clock(parts[1])) is None:
         return None
     name = one_line(parts[0])
     gap = line.strip()[len(parts[0]) : -len(parts[1])]
     wide = len(gap) > 1 or "\t" in gap or "\xa0" in gap
-    if not (wide or (one_space and is_name_like(name))) or not could_be_name(name):
+    named = is_name_like(name) or (wide and " " not in name)  # jsmith
+    if not (wide or one_space) or not named or not could_be_name(name) or starts_sentence(name):
         return None
     return name, start, None, ""
 

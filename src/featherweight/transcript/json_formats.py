@@ -33,6 +33,8 @@ def read_json(text: str, source: str) -> tuple[str, list[Turn]]:
             return "qmsum", _turns(value["meeting_transcripts"], text="content")
         if isinstance(value.get("segments"), list):
             return "whisperx-json", _turns(value["segments"])
+        if isinstance(value.get("text"), str):  # Whisper's short form: words and nothing else
+            return "whisperx-json", _turns([value])
         raise problem(
             source,
             f"the JSON has the keys {_names(value)}, and none that we know ({_KNOWN})",

@@ -59,7 +59,11 @@ def _speech_from(lines: list[str]) -> int:
     """Where speech begins: below `Transcript`, else below the attendees, else below the title."""
     words = [_word(line) for line in lines[:200]]
     if "transcript" in words:
-        return words.index("transcript") + 1
+        at = words.index("transcript") + 1
+        titles = [
+            n for n in range(at, min(at + 6, len(lines))) if _TITLE.fullmatch(lines[n].strip())
+        ]
+        return titles[-1] + 1 if titles else at
     if "attendees" in words:
         at = words.index("attendees") + 1
         while at < len(words) and not words[at]:

@@ -144,6 +144,7 @@ def _places(data: bytes, tokens: list[_Token], source: str) -> dict[str, _Segmen
     """Token id -> the segment that points at it. Pointers are ids, never paths to open."""
     order = {token.id: index for index, token in enumerate(tokens) if token.id}
     places: dict[str, _Segment] = {}
+    free = list(range(len(tokens) + 1))  # the next token without a segment: each is taken once
     for element in _parse(data, source).iter("segment"):
         segment = _Segment(
             _first(element, "transcriber_start", "starttime"),
@@ -154,9 +155,20 @@ def _places(data: bytes, tokens: list[_Token], source: str) -> dict[str, _Segmen
             ends = [order.get(name) for name in _RANGE.findall(child.get("href", ""))]
             known = [index for index in ends if index is not None]
             if known:
-                for token in tokens[min(known) : max(known) + 1]:
-                    places.setdefault(token.id, segment)
+                at = _next_free(free, min(known))
+                while at <= max(known):
+                    places[tokens[at].id] = segment
+                    free[at] = at + 1
+                    at = _next_free(free, at)
     return places
+
+
+def _next_free(free: list[int], at: int) -> int:
+    """The first token from `at` on that no segment has; halves the way for the next who asks."""
+    while free[at] != at:
+        free[at] = free[free[at]]
+        at = free[at]
+    return at
 
 
 def _first(element: Any, *names: str) -> float | None:

@@ -7,6 +7,7 @@ from featherweight.transcript.speakers import (
     choose_labels,
     could_be_name,
     is_heading,
+    is_name_like,
     split_label,
     starts_sentence,
 )
@@ -19,7 +20,7 @@ Times = tuple[float | None, float | None]
 _BULLET = re.compile(r"(?:[-*+•–]|\d{1,4}[.)])\s+")
 _HEADING = re.compile(r"#{1,6}\s")
 _CHEVRONS = re.compile(r">{1,3}\s*")
-_TIMES = re.compile(r"[\[(]([\d:., >–—-]{3,40})[\])]\s*[:–—-]?\s*")
+_TIMES = re.compile(r"[*_]{0,2}[\[(]([\d:., >–—-]{3,40})[\])][*_]{0,2}\s*[:–—-]?\s*")
 _BARE_TIME = re.compile(r"(\d{1,3}(?::\d{2}){1,2}(?:[.,]\d{1,3})?)(?:\s+[–—-]\s+|\s+)")
 _BOLD = re.compile(r"(\*\*|__)([^*\n]{1,100}?)\1\s*")
 _BRACKETS = re.compile(r"\[([^\[\]\n]{1,80})\]\s*:\s*")
@@ -36,6 +37,7 @@ class _Line:
     rest: str = ""  # behind the label
     label_times: Times | None = None
     sure: bool = False  # bold, bracketed or timed: no second opinion from the rest of the file
+    bare: bool = False  # `0:12 Jane Smith`: a speaker only if words follow on the next line
     starts: bool = False  # a list item or heading is a paragraph of its own
     ends: bool = False  # nothing continues a heading
 
@@ -53,7 +55,12 @@ def read_plain(text: str) -> list[Turn]:
         for before, line in zip([_Line(""), *lines], lines, strict=False)
     )
     chosen = choose_labels((line.label for line in lines if line.label is not None), units)
-    labelled = {id(line) for line in lines if line.label and (line.sure or line.label in chosen)}
+    labelled = {
+        id(line)
+        for line, below in zip(lines, [*lines[1:], _Line("")], strict=True)
+        if line.label and (line.sure or line.label in chosen)
+        if not line.bare or (below.text and not below.label and not below.times)
+    }
     by_line = not labelled and all(line.text for line in lines)
 
     turns: list[Turn] = []
@@ -113,16 +120,24 @@ def _parse(raw: str) -> _Line:
     item = len(_strip(_BULLET, text)) < len(text)
     match = _TIMES.match(body)
     if match is not None and (times := span(match[1])) is not None and match.end() < len(body):
-        return replace(_label(body[match.end() :]), times=times)
+        return replace(_label_or_name(body[match.end() :]), times=times)
     match = _BARE_TIME.match(body)
     if match is not None and (start := clock(match[1])) is not None:
-        line = _label(body[match.end() :])
+        line = _label_or_name(body[match.end() :])
         if match[1].count(":") == 2:
             return replace(line, times=(start, None))
         if line.label is not None:  # 0:12 Jane: a time if Jane is a speaker, else just words
             return replace(line, text=text, label_times=line.label_times or (start, None))
         return _Line(text, starts=item)
     return replace(_label(body), text=text, starts=item)
+
+
+def _label_or_name(body: str) -> _Line:
+    """The label behind a leading time, where a name alone may be one too."""
+    line = _label(body)
+    if line.label is None and could_be_name(body) and is_name_like(body):
+        return _Line(body, label=one_line(body), bare=True)
+    return line
 
 
 def _label(body: str) -> _Line:

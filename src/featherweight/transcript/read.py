@@ -160,8 +160,12 @@ def _tracks(path: Path, data: bytes) -> list[Track]:
     named = words_name(path.name)
     if named is None:
         return [Track(path.name, data)]
+    try:
+        siblings = sorted(path.parent.iterdir(), key=lambda item: item.name)
+    except OSError:  # a folder may be opened into but not listed
+        siblings = [path]
     tracks = []
-    for sibling in sorted(path.parent.iterdir(), key=lambda item: item.name):
+    for sibling in siblings:
         other = words_name(sibling.name)
         if other is not None and other[0] == named[0]:
             words = data if sibling.name == path.name else _read_bytes(sibling)

@@ -105,7 +105,8 @@ def family(text: str, suffix: str) -> Family:
         return "tsv"
     if sum(tables.is_label(line) for line in lines) * 2 > len(lines):
         return "audacity"
-    if any(headed.zoom_heading(line) or headed.zoom_row(line) for line in lines):
+    rows = sum(headed.zoom_row(line) is not None for line in lines)
+    if rows * 4 >= len(lines) or any(headed.zoom_heading(line) for line in lines):
         return "zoom"
     if meet.is_meet(text.split("\n")):
         return "meet"

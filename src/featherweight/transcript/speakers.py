@@ -26,7 +26,7 @@ _NUMBERED = re.compile(
     re.IGNORECASE,
 )
 _ABBREVIATION = re.compile(
-    r"(?:\w|dr|mr|mrs|ms|prof|st|sr|jr|hon|rev|lt|col|gen|capt|sgt|ph\.d|m\.d)"
+    r"(?:\w|dr|mr|mrs|ms|prof|st|sr|jr|hon|rev|lt|col|gen|capt|sgt|ph\.d|m\.d|corp|inc|ltd|co)"
 )
 
 
@@ -72,16 +72,20 @@ _STARTERS = _phrases(
     my, our, your, their, his, her, all, any, some, each, every, both, another, other, remember,
     reminder, warning, caution, important, attention, example, update, quick, just, only, maybe,
     perhaps, actually, basically, today, tomorrow, yesterday, monday, tuesday, wednesday,
-    thursday, friday, saturday, sunday, january, february, march, july,
-    september, october, november, december, is, are, was, were, be, do, does, did, have, has, had,
-    can, could, would, should, might, must, not, never, always, for, with, without, in,
-    on, at, by, as, of, to, from, about, after, before, ps, nb, eg, ie, e.g, i.e, etc, fact,
-    bonus, result, results, problem, solution, idea, ideas, budget, price, cost, costs, total,
-    pros, cons, spoiler, tip, tips, hint, correction, edit, disclaimer, source, sources,
-    reference, references, see, quote, translation, music, applause, laughter, narrator's, bottom,
-    long, short, main, key, new, old, more, less, same, think, look, listen, wait, point, points,
-    rule, option, options, plan, issue, issues, reason, reasons, meaning, case, step, steps, list,
-    things, thing, something, nothing, everything, someone, everyone, anyone, q1, q2, q3, q4
+    thursday, friday, saturday, sunday, january, february, march, july, september, october,
+    november, december, is, are, was, were, be, do, does, did, have, has, had, can, could, would,
+    should, might, must, not, never, always, for, with, without, in, on, at, by, as, of, to, from,
+    about, after, before, ps, nb, eg, ie, e.g, i.e, etc, fact, bonus, result, results, problem,
+    solution, idea, ideas, budget, price, cost, costs, total, pros, cons, spoiler, tip, tips,
+    hint, correction, edit, disclaimer, source, sources, reference, references, see, quote,
+    translation, music, applause, laughter, narrator's, bottom, long, short, main, key, new, old,
+    more, less, same, think, look, listen, wait, point, points, rule, option, options, plan,
+    issue, issues, reason, reasons, meaning, case, step, steps, list, things, thing, something,
+    nothing, everything, someone, everyone, anyone, q1, q2, q3, q4, really, honestly, exactly,
+    however, therefore, otherwise, overall, alternatively, additionally, meanwhile, instead,
+    besides, obviously, clearly, hopefully, unfortunately, specifically, context, clarification,
+    assumption, scope, timeline, benefits, impact, feedback, comment, comments, suggestion,
+    recommendation, proposal, request, response, reply, error, bug, fix, feature, release, demo
     """
 )
 
