@@ -749,6 +749,7 @@ async def _wind_up(last: Coroutine[Any, Any, None] | None) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()  # streams left open
     if last is not None:
         await last
 
