@@ -61,6 +61,8 @@ class OpenAIEngine:
     only (redirects are not followed) and appears in no message. `context_length` is what the
     server states (vLLM, llama-server, Ollama), else 8192; give it to override. `tokenizer` is a
     local model directory whose tokenizer and template count tokens where the server cannot.
+    `concurrency` bounds `generate`; `astream` is as concurrent as its callers. Proxy variables of
+    the environment are not read.
     """
 
     def __init__(
