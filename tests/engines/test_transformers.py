@@ -209,6 +209,79 @@ def test_greedy_tokens_equal_generate(engine: TransformersEngine) -> None:
         assert list(answer.token_ids or ()) == expected
 
 
+SHAPE = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.3,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+}
+BART = {
+    "vocab_size": 400,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": 256,
+    "init_std": 0.3,
+    "pad_token_id": 2,
+    "eos_token_id": 1,
+    "decoder_start_token_id": 1,
+}
+KINDS = {
+    "a sliding window and capped logits": ("Gemma2Config", SHAPE | {"sliding_window": 8}),
+    "learned positions": ("GPT2Config", SHAPE | {"n_embd": 32, "n_layer": 2, "n_head": 4}),
+    "no positions": ("BloomConfig", SHAPE | {"n_layer": 2, "n_head": 4}),
+    "a forced first token": ("BartConfig", BART),
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_other_kinds_of_models(kind: str, llama: TransformersEngine) -> None:
+    name, settings = KINDS[kind]
+    config = getattr(transformers, name)(**settings)
+    torch.manual_seed(4)
+    auto = transformers.AutoModelForCausalLM
+    if config.is_encoder_decoder:
+        auto = transformers.AutoModelForSeq2SeqLM
+    model = auto.from_config(config)
+    if config.is_encoder_decoder:
+        model.generation_config.forced_bos_token_id = 0
+        model.generation_config.forced_eos_token_id = None
+    engine = TransformersEngine(model, llama._tokenizer, name=kind)
+    together = list(engine.generate(MIXED))
+    for a, b in zip(together, (next(engine.generate([r])) for r in MIXED), strict=True):
+        assert a.error is None and a.token_ids == b.token_ids
+        assert close(a.token_logprobs, b.token_logprobs)
+    ids = engine._encode("We decided")
+    expected = model.generate(
+        torch.tensor([ids]), max_new_tokens=13, do_sample=False, pad_token_id=2
+    )[0].tolist()
+    own = next(engine.generate([Request("We decided", max_tokens=12)])).token_ids
+    start = len(ids) if not config.is_encoder_decoder else 2  # start token and the forced one
+    assert list(own or ()) == expected[start : start + 12]
+    pairs: list[tuple[Prompt, str]] = [("The team", " asked for a remote"), ("We decided", " x")]
+    for pair, found in zip(pairs, engine.score(pairs), strict=True):
+        assert close(found, next(engine.score([pair])))
+
+
+def test_models_without_a_cache_are_refused(llama: TransformersEngine) -> None:
+    config = transformers.MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    engine = TransformersEngine(model, llama._tokenizer, name="mamba")
+    with pytest.raises(EngineError, match=r"mamba: .*cache"):
+        next(engine.generate(MIXED))
+
+
 def test_every_end_token_of_the_model_ends_and_is_scored(llama: TransformersEngine) -> None:
     for end in (1, 2):
         bias = torch.zeros(400)

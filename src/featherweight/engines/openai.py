@@ -61,6 +61,8 @@ class OpenAIEngine:
     only (redirects are not followed) and appears in no message. `context_length` is what the
     server states (vLLM, llama-server, Ollama), else 8192; give it to override. `tokenizer` is a
     local model directory whose tokenizer and template count tokens where the server cannot.
+    `concurrency` bounds `generate`; `astream` is as concurrent as its callers. Proxy variables of
+    the environment are not read.
     """
 
     def __init__(
@@ -749,6 +751,7 @@ async def _wind_up(last: Coroutine[Any, Any, None] | None) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()  # streams left open
     if last is not None:
         await last
 

@@ -75,7 +75,11 @@ class TransformersEngine:
         self._batch_tokens = batch_tokens
         self._accepts = set(inspect.signature(_bare(model).forward).parameters)
         self._end_ids = _end_ids(model, tokenizer)
-        self._special_ids = set(tokenizer.all_special_ids) | self._end_ids
+        added = tokenizer.added_tokens_decoder.items()
+        self._special_ids = self._end_ids.union(
+            tokenizer.all_special_ids, (token_id for token_id, token in added if token.special)
+        )
+        self._adds_end = tokenizer("a", verbose=False).input_ids[-1] in self._end_ids
         self._token_bytes, self._leading_space = _token_bytes(tokenizer, name)
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.dtype_reason = dtype_reason
@@ -262,10 +266,6 @@ class TransformersEngine:
             ids.pop()  # a prompt that already ended would get no answer
         return ids
 
-    @property
-    def _adds_end(self) -> bool:
-        return self._tokenizer("a", verbose=False).input_ids[-1] in self._end_ids
-
     # ---- decoding
 
     def _decode(self, rows: "list[_Row]") -> Iterator[None]:
@@ -359,11 +359,13 @@ class TransformersEngine:
         )
 
     def _cache(self, out: Any) -> Any:
+        """The key-value cache, if rows can be taken out of it (not of state-space layers)."""
         cache = getattr(out, "past_key_values", None)
-        if cache is None or not hasattr(cache, "batch_select_indices"):
+        layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", None)
+        if not layers or not all(hasattr(layer, "batch_select_indices") for layer in layers):
             raise EngineError(
                 f"{self._name}: the model keeps no key-value cache that featherweight can use; "
-                "choose a transformer model."
+                "choose a model whose layers are all attention."
             )
         return cache
 
@@ -637,11 +639,16 @@ def choose_dtype(dtype: str, device: str) -> tuple[torch.dtype, str]:
 
 
 def _load(name: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
-    hub_logging.disable_progress_bar()  # one bar per shard; a command line has its own
     folder = _folder(name)
-    if (folder / "adapter_config.json").is_file():
-        return _load_adapter(name, folder, dtype, device)
-    return _load_model(name, folder, dtype, device), _load_tokenizer(folder)
+    bars = hub_logging.is_progress_bar_enabled()
+    hub_logging.disable_progress_bar()  # one bar per load; a command line has its own
+    try:
+        if (folder / "adapter_config.json").is_file():
+            return _load_adapter(name, folder, dtype, device)
+        return _load_model(name, folder, dtype, device), _load_tokenizer(folder)
+    finally:
+        if bars:
+            hub_logging.enable_progress_bar()
 
 
 def _folder(name: str) -> Path:
@@ -653,7 +660,7 @@ def _folder(name: str) -> Path:
         raise EngineError(
             f"{name} is a file; hf: takes a model directory (for GGUF use gguf:PATH)."
         )
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise EngineError(f"{name} is not a directory; give hf:DIR or hf:OWNER/NAME.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
