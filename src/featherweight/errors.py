@@ -17,6 +17,10 @@ class EngineError(FeatherweightError):
     """A model that cannot be opened, or an engine that cannot do what is asked."""
 
 
+class UnknownModelError(EngineError):
+    """A model spec that names no kind of engine: wrong usage, not a failure."""
+
+
 class ContextLengthError(EngineError):
     """Prompt and answer do not fit the model's context; the message names both numbers."""
 

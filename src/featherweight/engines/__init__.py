@@ -1,7 +1,7 @@
-"""Where tokens come from: one contract, three engines.
+"""Where tokens come from: llama.cpp, transformers, or any OpenAI-compatible server.
 
-`load_engine(spec)` opens a GGUF file (llama.cpp), a transformers directory, or a remote server;
-whoever holds the `Engine` never asks which.
+All take `Request`s and give `Generation`s, batched and in order; nobody downstream asks which one
+answers. `load_engine` opens one by its spec.
 """
 
 from featherweight.engines.load import load_engine

@@ -38,6 +38,10 @@ DEFAULT_CONTEXT = 4096
 """Tokens a slot holds unless the model was trained on fewer: enough for chunks, small in memory."""
 
 
+_Tokenised = tuple[Request, list[int] | EngineError]
+"""A request with its prompt's token ids, or with what is wrong with it."""
+
+
 class LlamaCppEngine:
     """One GGUF model. `context_length` tokens in each of `parallel` slots that decode together.
 
@@ -113,21 +117,36 @@ class LlamaCppEngine:
     # -- the contract -----------------------------------------------------------------------
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
-        """Answer in order; up to `parallel` requests are decoded together."""
+        """Answer in order; up to `parallel` requests are decoded together.
+
+        Neighbours whose prompts mostly begin alike are answered one after another in one slot,
+        so what they share is read once.
+        """
         stop = threading.Event()
         with ThreadPoolExecutor(self.parallel) as pool:
-            window: deque[Future[Generation]] = deque()
+            window: deque[Future[list[Generation]]] = deque()
             try:
-                for request in requests:
-                    window.append(pool.submit(self._answer, request, stop))
+                for group in self._groups(requests):
+                    window.append(pool.submit(self._answer, group, stop))
                     if len(window) > 2 * self.parallel:
-                        yield window.popleft().result()
+                        yield from window.popleft().result()
                 while window:
-                    yield window.popleft().result()
+                    yield from window.popleft().result()
             finally:
                 stop.set()
                 for future in window:
                     future.cancel()
+
+    def _groups(self, requests: Iterable[Request]) -> Iterator[list[_Tokenised]]:
+        group: list[_Tokenised] = []
+        for request in requests:
+            item = self._tokenised(request)
+            if group and not _shares(group[0], item):
+                yield group
+                group = []
+            group.append(item)
+        if group:
+            yield group
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece; leaving the iterator early stops the model."""
@@ -177,12 +196,19 @@ class LlamaCppEngine:
 
     # -- one request ------------------------------------------------------------------------
 
-    def _answer(self, request: Request, stop: threading.Event) -> Generation:
-        started = time.perf_counter()
+    def _tokenised(self, request: Request) -> _Tokenised:
         try:
-            return self._run(request, self._checked_tokens(request), stop, lambda delta: None)
+            return request, self._checked_tokens(request)
         except EngineError as error:
-            return failed(self.name, str(error), time.perf_counter() - started)
+            return request, error
+
+    def _answer(self, group: list[_Tokenised], stop: threading.Event) -> list[Generation]:
+        return [
+            failed(self.name, str(tokens))
+            if isinstance(tokens, EngineError)
+            else self._run(request, tokens, stop, lambda delta: None)
+            for request, tokens in group
+        ]
 
     def _checked_tokens(self, request: Request) -> list[int]:
         """The prompt as token ids; raises `ContextLengthError` where the answer would not fit."""
@@ -283,6 +309,15 @@ class LlamaCppEngine:
         if "error" in reply:
             raise EngineError(f"{self.name}: {reply['error'].get('message', reply['error'])}.")
         return reply
+
+
+def _shares(one: _Tokenised, other: _Tokenised) -> bool:
+    """Whether two prompts have more than half of the shorter one's tokens as a common beginning."""
+    a, b = one[1], other[1]
+    if isinstance(a, EngineError) or isinstance(b, EngineError):
+        return False
+    common = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a))
+    return 2 * common > min(len(a), len(b))
 
 
 class _UnixConnection(http.client.HTTPConnection):

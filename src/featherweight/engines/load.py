@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.engines.types import Engine
-from featherweight.errors import EngineError
+from featherweight.errors import EngineError, UnknownModelError
 
 DEFAULT = "smollm2-135m"
 FORMS = f"{DEFAULT}, gguf:PATH or gguf:PATH+ADAPTER, hf:DIR or hf:OWNER/NAME, openai:URL#MODEL"
@@ -14,14 +14,14 @@ FORMS = f"{DEFAULT}, gguf:PATH or gguf:PATH+ADAPTER, hf:DIR or hf:OWNER/NAME, op
 def load_engine(spec: str = DEFAULT, **settings: Any) -> Engine:
     """Open the engine that `spec` names; `settings` go to its constructor as they are.
 
-    Raises `EngineError` for a spec that means nothing, a model that cannot be opened, and a
+    Raises `UnknownModelError` for a spec that means nothing, `EngineError` for a model that cannot be opened, and a
     package that is not installed.
     """
     kind, colon, rest = spec.strip().partition(":")
     if spec.strip() == DEFAULT:
         return _embedded(settings)
     if colon and not rest and kind in ("gguf", "hf", "openai"):
-        raise EngineError(f"{spec} names no model; the forms are {FORMS}.")
+        raise UnknownModelError(f"{spec} names no model; the forms are {FORMS}.")
     if kind == "gguf" and colon:
         return _gguf(rest, settings)
     if kind == "hf" and colon:
@@ -31,7 +31,7 @@ def load_engine(spec: str = DEFAULT, **settings: Any) -> Engine:
 
         url, _, model = rest.partition("#")
         return OpenAIEngine(url, model, **settings)
-    raise EngineError(f"{spec!r} is no engine;{_hint(spec.strip())} the forms are {FORMS}.")
+    raise UnknownModelError(f"{spec!r} is no engine;{_hint(spec.strip())} the forms are {FORMS}.")
 
 
 def _hint(spec: str) -> str:

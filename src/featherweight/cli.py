@@ -1,0 +1,360 @@
+"""One function per command: arguments to a library call to print. No logic.
+
+Exit codes: 0 all well, 1 something failed (what worked is still printed or written), 2 wrong
+usage. Results go to standard output, everything else to standard error. Imports that cost time
+wait until a command needs them.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from featherweight.errors import FeatherweightError, UnknownModelError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from featherweight.engines import Engine
+    from featherweight.summarize import Summary
+    from featherweight.summarize.strategies import Progress
+    from featherweight.transcript import Transcript
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Summaries of meetings by compact language models, offline, every point checked.",
+)
+
+
+class Length(StrEnum):
+    short = "short"
+    medium = "medium"
+    long = "long"
+
+
+class Focus(StrEnum):
+    actions = "actions"
+    decisions = "decisions"
+
+
+class Format(StrEnum):
+    text = "text"
+    md = "md"
+    html = "html"
+    json = "json"
+
+
+class Strategy(StrEnum):
+    single = "single"
+    truncate = "truncate"
+    map_reduce = "map-reduce"
+    chapters = "chapters"
+    chapters_resummarise = "chapters-resummarise"
+    chapters_rewrite = "chapters-rewrite"
+    locate = "locate"
+
+
+SUFFIX = {"text": ".txt", "md": ".md", "html": ".html", "json": ".json"}
+
+
+@app.command()
+def summarize(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Transcripts, folders, globs; - reads from stdin."),
+    ],
+    query: Annotated[
+        str | None, typer.Option(help="Answer this about the meeting instead of summarizing it.")
+    ] = None,
+    length: Annotated[Length, typer.Option(help="At most 3, 6 or 12 points.")] = Length.medium,
+    focus: Annotated[Focus | None, typer.Option(help="Only action items, or decisions.")] = None,
+    model: Annotated[
+        str, typer.Option(metavar="SPEC", help="See `featherweight models`.")
+    ] = "smollm2-135m",
+    format: Annotated[Format, typer.Option(help="What to print or write.")] = Format.text,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Write a file for each transcript here; resumes.")
+    ] = None,
+    strategy: Annotated[
+        Strategy | None, typer.Option(help="How to read a long meeting; chosen unless given.")
+    ] = None,
+) -> None:
+    """Summarize meetings; each point comes with the transcript lines that support it."""
+    options: dict[str, Any] = {
+        "query": query,
+        "length": length.value,
+        "focus": focus.value if focus else None,
+        "strategy": strategy.value if strategy else None,
+    }
+    with _usage_errors():
+        from featherweight.summarize.batch import inputs
+
+        if query is not None and not query.strip():
+            raise FeatherweightError("the query is empty; ask something, or leave it out.")
+        paths: list[Path | None] = [None] if files == ["-"] else [*inputs(files)]
+        if len(paths) > 1 and output_dir is None and format is Format.html:
+            raise FeatherweightError(
+                "several HTML pages cannot be printed at once; add --output-dir DIR."
+            )
+    try:
+        engine = _open(model)
+    except UnknownModelError as error:
+        _fail(error, code=2)
+    except FeatherweightError as error:
+        _fail(error)
+    try:
+        if output_dir is None:
+            failed = _print_summaries(paths, engine, options, format)
+        else:
+            failed = _write_summaries(paths, engine, options, format, output_dir, model)
+    except FeatherweightError as error:
+        _fail(error)
+    finally:
+        engine.close()
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def read(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A transcript; - reads from stdin.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Show what a transcript file says: its format and its turns."""
+    try:
+        transcript = _read(None if file == "-" else Path(file))
+    except FeatherweightError as error:
+        _fail(error)
+    if json:
+        turns = [
+            {"speaker": t.speaker, "text": t.text, "start": t.start, "end": t.end}
+            for t in transcript.turns
+        ]
+        _print_json({"format": transcript.format, "turns": turns})
+        return
+    from featherweight.show import print_transcript
+
+    print_transcript(_console(), transcript)
+
+
+@app.command()
+def models() -> None:
+    """The models that --model can name, and whether they are here."""
+    from featherweight.show import print_models
+
+    print_models(_console())
+
+
+@app.command()
+def doctor() -> None:
+    """What works on this machine, what is missing, and how to get it."""
+    from featherweight.doctor import checks, ready
+    from featherweight.show import print_checks
+
+    found = checks()
+    print_checks(_console(), found)
+    raise typer.Exit(0 if ready(found) else 1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from featherweight import __version__
+
+        print(f"featherweight {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+# -- helpers: opening, reading, printing -----------------------------------------------------------
+
+
+def _open(spec: str) -> "Engine":
+    from featherweight.engines import load_engine
+
+    return load_engine(spec)
+
+
+def _read(path: Path | None) -> "Transcript":
+    from featherweight.transcript import parse_transcript, read_transcript
+    from featherweight.transcript.read import LARGEST
+
+    if path is not None:
+        return read_transcript(path)
+    return parse_transcript(sys.stdin.buffer.read(LARGEST + 1), source="standard input")
+
+
+def _summary(
+    path: Path | None, engine: "Engine", options: dict[str, Any]
+) -> "tuple[Summary, Transcript]":
+    from featherweight.summarize import summarize
+
+    transcript = _read(path)
+    with _progress(transcript.source) as progress:
+        return summarize(transcript, engine, progress=progress, **options), transcript
+
+
+def _print_summaries(
+    paths: list[Path | None], engine: "Engine", options: dict[str, Any], format: Format
+) -> int:
+    """Print every summary; returns how many inputs failed or have failed parts."""
+    failed = 0
+    for path in paths:
+        try:
+            summary, transcript = _summary(path, engine, options)
+        except FeatherweightError as error:
+            _complain(error)
+            failed += 1
+            continue
+        failed += summary.chunks_failed > 0
+        if format is Format.text:
+            from featherweight.summarize.render import print_text
+
+            print_text(_console(), summary, transcript)
+        elif format is Format.json:
+            _print_json(summary.to_json())
+        else:
+            print(_rendered(summary, transcript, format), end="")
+    return failed
+
+
+def _write_summaries(
+    paths: list[Path | None],
+    engine: "Engine",
+    options: dict[str, Any],
+    format: Format,
+    folder: Path,
+    model: str,
+) -> int:
+    """Write every summary to `folder`; returns how many inputs failed or have failed parts."""
+    from featherweight.files import write_atomic
+    from featherweight.summarize.batch import Manifest, input_hash, output_names
+
+    settings = {**options, "model": model, "format": format.value}
+    manifest = Manifest(folder, settings)
+    names = output_names([path or Path("stdin") for path in paths], SUFFIX[format])
+    failed = 0
+    for number, (path, name) in enumerate(zip(paths, names, strict=True), 1):
+        label = f"[{number}/{len(paths)}] {path or 'standard input'}"
+        hashed = input_hash(path) if path else ""
+        if hashed and manifest.finished(name, hashed):
+            _say(f"{label}: unchanged, {folder / name} kept")
+            continue
+        try:
+            summary, transcript = _summary(path, engine, options)
+        except FeatherweightError as error:
+            _complain(error)
+            failed += 1
+            continue
+        write_atomic(folder / name, _rendered(summary, transcript, format))
+        if summary.chunks_failed or not hashed:
+            manifest.forget(name)
+        else:
+            manifest.record(name, str(path), hashed, _figures(summary))
+        if summary.chunks_failed:
+            failed += 1
+        _say(f"{label}: {folder / name}, {len(summary.points)} points, {summary.seconds:.0f} s")
+    if failed:
+        _say(f"{failed} of {len(paths)} failed or have failed parts; run again to retry them.")
+    return failed
+
+
+def _figures(summary: "Summary") -> dict[str, Any]:
+    data = summary.to_json()
+    return {key: data[key] for key in ("strategy", "model", "chunks", "usage", "seconds")}
+
+
+def _rendered(summary: "Summary", transcript: "Transcript", format: Format) -> str:
+    from featherweight.summarize import render
+
+    if format is Format.json:
+        return _json(summary.to_json())
+    if format is Format.md:
+        return render.to_markdown(summary, transcript)
+    if format is Format.html:
+        return render.to_html(summary, transcript)
+    from io import StringIO
+
+    from rich.console import Console
+
+    page = StringIO()
+    render.print_text(Console(file=page, width=100), summary, transcript)
+    return page.getvalue()
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=100)
+
+
+@contextmanager
+def _progress(source: str) -> "Iterator[Progress | None]":
+    """A bar on standard error, in a terminal only."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from featherweight.show import progress_bar
+
+    with progress_bar(source) as update:
+        yield update
+
+
+def _json(data: Any) -> str:
+    import orjson
+
+    return orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+def _print_json(data: Any) -> None:
+    sys.stdout.write(_json(data))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _complain(error: FeatherweightError) -> None:
+    _say(f"error: {error}")
+
+
+def _fail(error: FeatherweightError, code: int = 1) -> NoReturn:
+    _complain(error)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except FeatherweightError as error:
+        _fail(error, code=2)
+
+
+def main() -> None:
+    """Entry point of the command `featherweight`."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _say("stopped; nothing half-written was left behind.")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

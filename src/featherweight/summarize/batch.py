@@ -1,0 +1,156 @@
+"""Many files to one folder: resumable, one failure does not stop the others.
+
+`manifest.json` in the folder holds, for every finished output, the hash of its input and of the
+settings; a file is skipped when both are as they were and the output is still there. A summary
+with failed parts counts as unfinished, so the next run tries it again.
+"""
+
+import contextlib
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from featherweight import __version__
+from featherweight.errors import FeatherweightError, OutputError
+from featherweight.files import sha256, write_atomic
+
+SUFFIXES = frozenset(
+    {".vtt", ".srt", ".txt", ".md", ".json", ".jsonl", ".tsv", ".docx", ".text", ".markdown"}
+)
+"""What is taken from a folder; any file may be named by itself."""
+
+
+def inputs(arguments: Sequence[str]) -> list[Path]:
+    """Files named by paths, folders (searched to any depth) and globs, each once, in order.
+
+    Raises `FeatherweightError` where a folder or glob gives nothing. A path that does not exist is
+    kept: reading it reports the error beside the other files' results.
+    """
+    found: list[Path] = []
+    for argument in arguments:
+        path = Path(argument).expanduser()
+        if path.is_dir():
+            inside = sorted(
+                file
+                for file in path.rglob("*")
+                if file.is_file()
+                and file.name != MANIFEST
+                and (file.suffix.lower() in SUFFIXES or file.name.endswith(".A.words.xml"))
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            )
+            if not inside:
+                raise FeatherweightError(
+                    f"{path}: no transcript in this folder; name the files themselves if their "
+                    f"names end otherwise than in {', '.join(sorted(SUFFIXES))}."
+                )
+            found += inside
+        elif not path.exists() and any(sign in argument for sign in "*?["):
+            matches = sorted(file for file in _glob(path) if file.is_file())
+            if not matches:
+                raise FeatherweightError(f"{argument}: no file matches; check the pattern.")
+            found += matches
+        else:
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def _glob(pattern: Path) -> list[Path]:
+    parts = pattern.parts
+    first = next(i for i, part in enumerate(parts) if any(sign in part for sign in "*?["))
+    return list(Path(*parts[:first]).glob(str(Path(*parts[first:]))))
+
+
+def output_names(files: Sequence[Path], suffix: str) -> list[str]:
+    """A name for each input: its stem, or as much more of its path as tells it from the others."""
+
+    def longer(file: Path, level: int) -> str:
+        if level == 0:
+            return file.stem
+        parts = file.absolute().parts[1:] or (file.name,)
+        return "-".join(parts[-level:])
+
+    levels = [0] * len(files)
+    while True:
+        names = [longer(file, level) for file, level in zip(files, levels, strict=True)]
+        same = Counter(name.casefold() for name in names)
+        if max(same.values(), default=1) == 1:
+            return [f"{name}{suffix}" for name in names]
+        levels = [
+            level + (same[name.casefold()] > 1) for level, name in zip(levels, names, strict=True)
+        ]
+
+
+MANIFEST = "manifest.json"
+
+
+class Manifest:
+    """What a folder holds and how it was made; written whole after every file."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        self.settings = settings
+        key = orjson.dumps([settings, __version__], option=orjson.OPT_SORT_KEYS)
+        self._key = hashlib.sha256(key).hexdigest()
+        self._outputs = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        path = self.folder / MANIFEST
+        try:
+            data = orjson.loads(path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise OutputError(
+                f"cannot read {path} ({error}); choose another output folder, or remove the file."
+            ) from None
+        if not isinstance(data, dict) or data.get("command") != "summarize":
+            raise OutputError(f"{path} belongs to something else; choose another output folder.")
+        outputs = data.get("outputs")
+        return outputs if isinstance(outputs, dict) else {}
+
+    def finished(self, name: str, input_hash: str) -> bool:
+        """Whether `name` is there, made from this input with these settings."""
+        entry = self._outputs.get(name)
+        return (
+            isinstance(entry, dict)
+            and entry.get("input_sha256") == input_hash
+            and entry.get("settings_sha256") == self._key
+            and (self.folder / name).is_file()
+        )
+
+    def record(self, name: str, source: str, input_hash: str, figures: dict[str, Any]) -> None:
+        """Note that `name` is finished."""
+        self._outputs[name] = {
+            "input": source,
+            "input_sha256": input_hash,
+            "settings_sha256": self._key,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            **figures,
+        }
+        self._write()
+
+    def forget(self, name: str) -> None:
+        """Note that `name` has to be made again."""
+        if self._outputs.pop(name, None) is not None:
+            self._write()
+
+    def _write(self) -> None:
+        data = {
+            "command": "summarize",
+            "version": __version__,
+            "settings": self.settings,
+            "outputs": dict(sorted(self._outputs.items())),
+        }
+        write_atomic(self.folder / MANIFEST, orjson.dumps(data, option=orjson.OPT_INDENT_2))
+
+
+def input_hash(path: Path) -> str:
+    """Hash of an input file; empty where it cannot be read, which reading then reports."""
+    with contextlib.suppress(OSError):
+        return sha256(path)
+    return ""
