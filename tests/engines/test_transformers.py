@@ -1,5 +1,6 @@
 """The transformers engine against plain forwards, on tiny random models made here."""
 
+import asyncio
 import json
 import math
 import shutil
@@ -322,6 +323,13 @@ def test_a_stream_gives_what_generate_gives(engine: TransformersEngine) -> None:
         assert answer.token_logprobs is not None and close(logprobs, answer.token_logprobs)
         for delta in deltas:
             delta.text.encode()  # no half surrogates
+
+
+def test_an_asynchronous_stream(llama: TransformersEngine) -> None:
+    async def read() -> str:
+        return "".join([delta.text async for delta in llama.astream(MIXED[0])])
+
+    assert asyncio.run(read()) == next(llama.generate(MIXED[:1])).text
 
 
 def test_token_bytes_join_to_the_text(engine: TransformersEngine) -> None:

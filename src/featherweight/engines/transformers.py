@@ -12,7 +12,7 @@ import inspect
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ from transformers import (
 from transformers.utils import logging as hub_logging
 
 from featherweight.engines.text import TextHolder, check_context, check_prompt, check_request
+from featherweight.engines.threads import in_thread
 from featherweight.engines.types import (
     Delta,
     FinishReason,
@@ -149,7 +150,7 @@ class TransformersEngine:
         while window := list(islice(iterator, WINDOW)):
             yield from self._generate_window(window)
 
-    def stream(self, request: Request) -> Iterator[Delta]:
+    def stream(self, request: Request) -> Generator[Delta, None, None]:
         """Answer piece by piece; raises `EngineError` where `generate` would report."""
         row = self._row(0, request)
         sent = 0  # log-probabilities given out: only those of tokens that no stop string can cut
@@ -161,6 +162,10 @@ class TransformersEngine:
         if row.error is not None:
             raise EngineError(row.error)
         yield Delta(row.take(), tuple(row.logprobs[sent:]), self._generation(row))
+
+    def astream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """`stream` for an event loop; cancelling it stops after the token being computed."""
+        return in_thread(self.stream(request))
 
     def score(self, pairs: Iterable[tuple[Prompt, str]]) -> Iterator[tuple[float, ...]]:
         """Natural-log probability of each token of every continuation, in batches.
