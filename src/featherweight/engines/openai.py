@@ -930,7 +930,13 @@ def _open_tokenizer(folder: str) -> Any:
 def _count_locally(tokenizer: Any, prompt: Prompt) -> int:
     if isinstance(prompt, str):
         return len(tokenizer(prompt, verbose=False).input_ids)
-    text = tokenizer.apply_chat_template(
-        [dict(message) for message in prompt], tokenize=False, add_generation_prompt=True
-    )
+    messages = [dict(message) for message in prompt]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template raises what it likes; there may be none at all
+        reason = " ".join(str(error).split())[:200]
+        raise EngineError(
+            f"the tokenizer of {tokenizer.name_or_path} cannot count these messages ({reason}); "
+            "name a directory that has the model's chat template."
+        ) from error
     return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)

@@ -446,6 +446,7 @@ class TransformersEngine:
 
     def _split(self, prompt: Prompt, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of the prompt and of the continuation."""
+        check_prompt(self._name, continuation)
         if self._seq2seq:
             ids, target = self._encode(prompt), self._continuation_ids(continuation)
         else:
@@ -635,11 +636,12 @@ def choose_dtype(dtype: str, device: str) -> tuple[torch.dtype, str]:
             return torch.bfloat16, "this GPU computes bf16"
         return torch.float32, "this GPU does not compute bf16"
     if device == "cpu":
-        able = torch.cpu.get_capabilities()
-        for feature in ("amx_bf16", "amx_tile", "avx512_bf16"):
+        # older torch does not tell
+        able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        for feature in ("amx_bf16", "avx512_bf16"):
             if able.get(feature):
                 return torch.bfloat16, f"this CPU has {feature}"
-        return torch.float32, "this CPU has neither avx512_bf16 nor amx"
+        return torch.float32, "no avx512_bf16 or amx_bf16 seen on this CPU"
     return torch.float32, f"the safe choice on {device}"
 
 
