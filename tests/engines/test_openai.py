@@ -1,7 +1,10 @@
 """The OpenAI engine against a small server that does everything servers do wrong."""
 
 import asyncio
+import gc
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -789,3 +792,28 @@ def test_closing_ends_what_runs(server: Server) -> None:
     wait_until(lambda: server.running == 0)
     with pytest.raises(EngineError, match="closed"):
         next(stream)
+
+
+def test_a_program_may_end_without_closing(server: Server) -> None:
+    server.answers[CHAT_PATH] = sse(events()[:2], hang=True)
+    code = (
+        "from featherweight.engines.openai import OpenAIEngine\n"
+        "from featherweight.engines.types import Request\n"
+        f"stream = OpenAIEngine({server.url!r}, 'm').stream(Request([{CHAT[0]!r}]))\n"
+        "print(next(stream).text)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "One\n", "")
+    wait_until(lambda: server.running == 0)
+
+
+def test_a_forgotten_engine_ends_its_thread(server: Server) -> None:
+    server.answers[CHAT_PATH] = chat()
+    before = threading.active_count()
+    engine = OpenAIEngine(server.url, "m")
+    assert one(engine).text and threading.active_count() == before + 1
+    del engine
+    gc.collect()
+    wait_until(lambda: threading.active_count() == before)

@@ -73,6 +73,9 @@ def test_bytes_that_are_no_text_become_replacement_characters() -> None:
         Request("a", stop=("",)),
         Request("a", stop="abc"),  # type: ignore[arg-type]
         Request([]),
+        Request("a\ud83d"),
+        Request([{"role": "user", "content": "a\ud83d"}]),
+        Request("a", stop=("\ud83d",)),
         Request([{"role": "user"}]),  # type: ignore[typeddict-item]
         Request([{"role": "user", "content": None}]),  # type: ignore[typeddict-item]
     ],

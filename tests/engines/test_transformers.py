@@ -1,5 +1,6 @@
 """The transformers engine against plain forwards, on tiny random models made here."""
 
+import asyncio
 import json
 import math
 import shutil
@@ -15,6 +16,7 @@ transformers = pytest.importorskip("transformers")
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers  # noqa: E402
 
 from featherweight.engines import transformers as module  # noqa: E402
+from featherweight.engines.openai import OpenAIEngine  # noqa: E402
 from featherweight.engines.transformers import TransformersEngine, batches, choose_dtype  # noqa: E402
 from featherweight.engines.types import Message, Prompt, Request  # noqa: E402
 from featherweight.errors import ContextLengthError, EngineError  # noqa: E402
@@ -324,6 +326,13 @@ def test_a_stream_gives_what_generate_gives(engine: TransformersEngine) -> None:
             delta.text.encode()  # no half surrogates
 
 
+def test_an_asynchronous_stream(llama: TransformersEngine) -> None:
+    async def read() -> str:
+        return "".join([delta.text async for delta in llama.astream(MIXED[0])])
+
+    assert asyncio.run(read()) == next(llama.generate(MIXED[:1])).text
+
+
 def test_token_bytes_join_to_the_text(engine: TransformersEngine) -> None:
     for text in TEXTS[:3]:
         ids = engine._tokenizer(text, add_special_tokens=False).input_ids
@@ -373,6 +382,19 @@ def test_tokens_are_counted_with_template_and_bos(llama: Any, t5: Any) -> None:
     assert llama.counts_tokens and llama.params < t5.params
 
 
+def test_a_server_counts_with_a_local_tokenizer(llama_dir: Path, t5_dir: Path, llama: Any) -> None:
+    remote = OpenAIEngine("http://127.0.0.1:9", "m", tokenizer=str(llama_dir))
+    for prompt in (CHAT, "The team"):
+        assert remote.count_tokens(prompt) == llama.count_tokens(prompt)
+    assert remote.counts_tokens
+    remote.close()
+    without = OpenAIEngine("http://127.0.0.1:9", "m", tokenizer=str(t5_dir))
+    assert without.count_tokens("The team") > 1
+    with pytest.raises(EngineError, match="chat template"):
+        without.count_tokens(CHAT)
+    without.close()
+
+
 def test_a_request_that_fails_does_not_stop_the_rest(llama: TransformersEngine) -> None:
     requests = [
         Request("The team", max_tokens=2),
@@ -390,6 +412,8 @@ def test_a_request_that_fails_does_not_stop_the_rest(llama: TransformersEngine) 
         list(llama.stream(requests[1]))
     with pytest.raises(ContextLengthError):
         list(llama.score([("The team " * 300, "x")]))
+    with pytest.raises(EngineError, match="cut in half"):
+        list(llama.score([("The team", "\ud83d")]))
     assert list(llama.generate([])) == [] and list(llama.score([])) == []
 
 

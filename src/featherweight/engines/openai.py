@@ -97,9 +97,11 @@ class OpenAIEngine:
         self._refused: set[str] = set()
         self._clients: dict[asyncio.AbstractEventLoop, _Client] = {}
         self._thread = _LoopThread()
-        self._closed = False
+        self._streams: set[AsyncGenerator[Delta, None]] = set()  # open ones of `stream`
         # also runs when the engine is forgotten or the program ends, and once only
-        self._shut_down = weakref.finalize(self, _shut_down, self._thread, self._clients)
+        self._shut_down = weakref.finalize(
+            self, _shut_down, self._thread, self._clients, self._streams
+        )
 
     # ---- the engine protocol
 
@@ -154,11 +156,13 @@ class OpenAIEngine:
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer piece by piece; raises `EngineError` where `generate` would report."""
         deltas = self.astream(request)
+        self._streams.add(deltas)
         try:
             while (delta := self._wait(_next(deltas))) is not None:
                 yield delta
         finally:
-            if not self._closed:
+            self._streams.discard(deltas)
+            if self._shut_down.alive:
                 self._wait(deltas.aclose())
 
     async def astream(self, request: Request) -> AsyncGenerator[Delta, None]:
@@ -183,7 +187,6 @@ class OpenAIEngine:
 
     def close(self) -> None:
         """Close the connections and the background thread."""
-        self._closed = True
         self._shut_down()
 
     async def aclose(self) -> None:
@@ -668,7 +671,7 @@ class OpenAIEngine:
 
     def _client(self) -> "_Client":
         """This event loop's session and limits; aiohttp's belong to one loop."""
-        if self._closed:
+        if not self._shut_down.alive:
             raise EngineError(f"{self._name} is closed; open it again.")
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
@@ -682,7 +685,7 @@ class OpenAIEngine:
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run on the background loop and wait; an interrupt cancels the work."""
-        if self._closed:
+        if not self._shut_down.alive:
             work.close()
             raise EngineError(f"{self._name} is closed; open it again.")
         future = self._thread.start(work)
@@ -721,39 +724,46 @@ class _LoopThread:
                 self._thread.start()
             return asyncio.run_coroutine_threadsafe(work, self.loop)
 
-    def stop(self, last: Coroutine[Any, Any, None] | None) -> None:
-        """Cancel what runs, await `last`, end the thread."""
+    def stop(self, last: Coroutine[Any, Any, None]) -> None:
+        """Run `last`, then end the loop and its thread."""
         with self._lock:
             loop, thread, self.loop = self.loop, self._thread, None
         if loop is None or thread is None:
+            last.close()
             return
         if thread is threading.current_thread():  # collected as garbage on the loop itself
-            loop.create_task(_wind_up(last)).add_done_callback(lambda _: loop.stop())
+            loop.create_task(last).add_done_callback(lambda _: loop.stop())
             return
-        asyncio.run_coroutine_threadsafe(_wind_up(last), loop).result()
+        asyncio.run_coroutine_threadsafe(last, loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
 
 
-def _shut_down(thread: _LoopThread, clients: dict[asyncio.AbstractEventLoop, _Client]) -> None:
+def _shut_down(
+    thread: _LoopThread,
+    clients: dict[asyncio.AbstractEventLoop, _Client],
+    streams: set[AsyncGenerator[Delta, None]],
+) -> None:
     """Close every session in its own loop, then the background loop."""
     mine = clients.pop(thread.loop, None) if thread.loop else None
     for loop, client in clients.items():
         if loop.is_running():
             asyncio.run_coroutine_threadsafe(client.session.close(), loop)
     clients.clear()
-    thread.stop(mine.session.close() if mine else None)
+    thread.stop(_wind_up(streams, mine))
 
 
-async def _wind_up(last: Coroutine[Any, Any, None] | None) -> None:
+async def _wind_up(streams: set[AsyncGenerator[Delta, None]], client: _Client | None) -> None:
+    """Cancel what runs on this loop, close the streams left open, then the session."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_asyncgens()  # streams left open
-    if last is not None:
-        await last
+    for stream in list(streams):
+        await stream.aclose()
+    if client is not None:
+        await client.session.close()
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
@@ -920,7 +930,13 @@ def _open_tokenizer(folder: str) -> Any:
 def _count_locally(tokenizer: Any, prompt: Prompt) -> int:
     if isinstance(prompt, str):
         return len(tokenizer(prompt, verbose=False).input_ids)
-    text = tokenizer.apply_chat_template(
-        [dict(message) for message in prompt], tokenize=False, add_generation_prompt=True
-    )
+    messages = [dict(message) for message in prompt]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template raises what it likes; there may be none at all
+        reason = " ".join(str(error).split())[:200]
+        raise EngineError(
+            f"the tokenizer of {tokenizer.name_or_path} cannot count these messages ({reason}); "
+            "name a directory that has the model's chat template."
+        ) from error
     return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from featherweight.engines.types import Prompt, Request
 from featherweight.errors import ContextLengthError, EngineError
 
+HALF = "a character in it is cut in half (a lone surrogate), repair the text first"
+
 
 def check_request(model: str, request: Request) -> None:
     """Raise `EngineError` for a request that no engine can answer."""
@@ -22,6 +24,8 @@ def check_request(model: str, request: Request) -> None:
         wrong = f"top_logprobs is {request.top_logprobs}, give 0 or more"
     elif isinstance(request.stop, str) or not all(request.stop):
         wrong = "stop must be a tuple of strings that are not empty"
+    elif not all(map(_is_text, request.stop)):
+        wrong = HALF
     if wrong:
         raise EngineError(f"{model}: the request cannot be answered: {wrong}.")
 
@@ -34,7 +38,7 @@ def check_prompt(model: str, prompt: Prompt) -> None:
 
 def _prompt_problem(prompt: Prompt) -> str | None:
     if isinstance(prompt, str):
-        return None
+        return None if _is_text(prompt) else HALF
     if not prompt:
         return "the prompt has no messages, give at least one"
     for message in prompt:
@@ -42,7 +46,18 @@ def _prompt_problem(prompt: Prompt) -> str | None:
             isinstance(message.get(key), str) for key in ("role", "content")
         ):
             return "every message needs a role and a content that are text"
+        if not _is_text(message["content"]):
+            return HALF
     return None
+
+
+def _is_text(text: str) -> bool:
+    """Whether UTF-8 can hold it; a lone surrogate (from a cut escape, say) it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_context(model: str, prompt_tokens: int, max_tokens: int, context_length: int) -> None:

@@ -12,7 +12,7 @@ import inspect
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ from transformers import (
 from transformers.utils import logging as hub_logging
 
 from featherweight.engines.text import TextHolder, check_context, check_prompt, check_request
+from featherweight.engines.threads import in_thread
 from featherweight.engines.types import (
     Delta,
     FinishReason,
@@ -149,7 +150,7 @@ class TransformersEngine:
         while window := list(islice(iterator, WINDOW)):
             yield from self._generate_window(window)
 
-    def stream(self, request: Request) -> Iterator[Delta]:
+    def stream(self, request: Request) -> Generator[Delta, None, None]:
         """Answer piece by piece; raises `EngineError` where `generate` would report."""
         row = self._row(0, request)
         sent = 0  # log-probabilities given out: only those of tokens that no stop string can cut
@@ -161,6 +162,10 @@ class TransformersEngine:
         if row.error is not None:
             raise EngineError(row.error)
         yield Delta(row.take(), tuple(row.logprobs[sent:]), self._generation(row))
+
+    def astream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """`stream` for an event loop; cancelling it stops after the token being computed."""
+        return in_thread(self.stream(request))
 
     def score(self, pairs: Iterable[tuple[Prompt, str]]) -> Iterator[tuple[float, ...]]:
         """Natural-log probability of each token of every continuation, in batches.
@@ -441,6 +446,7 @@ class TransformersEngine:
 
     def _split(self, prompt: Prompt, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of the prompt and of the continuation."""
+        check_prompt(self._name, continuation)
         if self._seq2seq:
             ids, target = self._encode(prompt), self._continuation_ids(continuation)
         else:
@@ -630,11 +636,12 @@ def choose_dtype(dtype: str, device: str) -> tuple[torch.dtype, str]:
             return torch.bfloat16, "this GPU computes bf16"
         return torch.float32, "this GPU does not compute bf16"
     if device == "cpu":
-        able = torch.cpu.get_capabilities()
-        for feature in ("amx_bf16", "amx_tile", "avx512_bf16"):
+        # older torch does not tell
+        able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        for feature in ("amx_bf16", "avx512_bf16"):
             if able.get(feature):
                 return torch.bfloat16, f"this CPU has {feature}"
-        return torch.float32, "this CPU has neither avx512_bf16 nor amx"
+        return torch.float32, "no avx512_bf16 or amx_bf16 seen on this CPU"
     return torch.float32, f"the safe choice on {device}"
 
 
