@@ -190,11 +190,11 @@ def _open(spec: str) -> "Engine":
 
 def _read(path: Path | None) -> "Transcript":
     from featherweight.transcript import parse_transcript, read_transcript
-    from featherweight.transcript.read import LARGEST
+    from featherweight.transcript.text import MAX_BYTES
 
     if path is not None:
         return read_transcript(path)
-    return parse_transcript(sys.stdin.buffer.read(LARGEST + 1), source="standard input")
+    return parse_transcript(sys.stdin.buffer.read(MAX_BYTES + 1), source="standard input")
 
 
 def _summary(

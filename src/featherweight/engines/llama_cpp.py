@@ -16,13 +16,15 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from featherweight.engines.text import check_context, check_request
+from featherweight.engines.threads import in_thread
 from featherweight.engines.types import (
     Delta,
     Generation,
@@ -32,7 +34,7 @@ from featherweight.engines.types import (
     TopLogprob,
     failed,
 )
-from featherweight.errors import ContextLengthError, EngineError
+from featherweight.errors import EngineError
 
 DEFAULT_CONTEXT = 4096
 """Tokens a slot holds unless the model was trained on fewer: enough for chunks, small in memory."""
@@ -148,7 +150,7 @@ class LlamaCppEngine:
         if group:
             yield group
 
-    def stream(self, request: Request) -> Iterator[Delta]:
+    def stream(self, request: Request) -> Generator[Delta, None, None]:
         """Answer piece by piece; leaving the iterator early stops the model."""
         tokens = self._checked_tokens(request)
         pieces: queue.Queue[Delta | Exception] = queue.Queue()
@@ -174,6 +176,10 @@ class LlamaCppEngine:
         finally:
             stop.set()
             thread.join()
+
+    def astream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """`stream` for an event loop; closing or cancelling it stops the model."""
+        return in_thread(self.stream(request))
 
     def score(self, pairs: Iterable[tuple[Prompt, str]]) -> Iterator[tuple[float, ...]]:
         """llama.cpp's server tells no log-probabilities of given text."""
@@ -212,11 +218,9 @@ class LlamaCppEngine:
 
     def _checked_tokens(self, request: Request) -> list[int]:
         """The prompt as token ids; raises `ContextLengthError` where the answer would not fit."""
+        check_request(self.name, request)
         tokens = self._tokens(request.prompt)
-        if len(tokens) + request.max_tokens > self.context_length:
-            raise ContextLengthError(
-                self.name, len(tokens), request.max_tokens, self.context_length
-            )
+        check_context(self.name, len(tokens), request.max_tokens, self.context_length)
         return tokens
 
     def _tokens(self, prompt: Prompt) -> list[int]:

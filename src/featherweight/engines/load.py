@@ -14,8 +14,8 @@ FORMS = f"{DEFAULT}, gguf:PATH or gguf:PATH+ADAPTER, hf:DIR or hf:OWNER/NAME, op
 def load_engine(spec: str = DEFAULT, **settings: Any) -> Engine:
     """Open the engine that `spec` names; `settings` go to its constructor as they are.
 
-    Raises `UnknownModelError` for a spec that means nothing, `EngineError` for a model that cannot be opened, and a
-    package that is not installed.
+    Raises `UnknownModelError` for a spec that means nothing, `EngineError` for a model that cannot
+    be opened and for a package that is not installed.
     """
     kind, colon, rest = spec.strip().partition(":")
     if spec.strip() == DEFAULT:

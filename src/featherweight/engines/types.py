@@ -1,6 +1,6 @@
 """What every engine takes and gives: plain data, so that no caller asks which engine answers."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict
 
@@ -15,7 +15,11 @@ class Message(TypedDict):
 
 
 Prompt = str | Sequence[Message]
-"""Raw text goes to the model as it is; messages go through the model's own chat template."""
+"""Raw text goes to the model as it is; messages go through the model's own chat template.
+
+A last message by the assistant is the beginning of the answer: the model continues it, and the
+generation holds only what it added. Text in messages is never read as control tokens.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +99,12 @@ class Engine(Protocol):
         """Answer many requests, batched, in the order given; one failure does not stop the rest."""
         ...
 
-    def stream(self, request: Request) -> Iterator[Delta]:
+    def stream(self, request: Request) -> Generator[Delta, None, None]:
         """Answer one request piece by piece; raises `EngineError` where `generate` would report."""
+        ...
+
+    def astream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """`stream` for an event loop; closing or cancelling it stops the model."""
         ...
 
     def score(self, pairs: Iterable[tuple[Prompt, str]]) -> Iterator[tuple[float, ...]]:

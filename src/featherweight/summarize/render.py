@@ -144,22 +144,39 @@ def _md(text: str) -> str:
 # -- HTML ------------------------------------------------------------------------------------------
 
 _STYLE = """
-:root{--fg:#1d2330;--dim:#667085;--line:#e4e7ec;--good:#12805c;--bad:#b54708;--bg:#fff;--soft:#f7f8fa}
-@media(prefers-color-scheme:dark){:root{--fg:#e6e8ee;--dim:#98a2b3;--line:#2c3340;--good:#4cc38a;
---bad:#f5a524;--bg:#14171d;--soft:#1c2029}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:46rem;padding:2.5rem 1.25rem 6rem;color:var(--fg);
-background:var(--bg);font:16px/1.55 system-ui,sans-serif;overflow-wrap:anywhere}
-h1{font-size:1.6rem;margin:0 0 .25rem}h2{font-size:1.1rem;margin:3rem 0 1rem}
-.dim{color:var(--dim);font-size:.875rem}ol.points{list-style:none;padding:0;margin:2rem 0}
-ol.points>li{margin:0 0 1.5rem;padding-left:1rem;border-left:3px solid var(--good)}
-ol.points>li.open{border-color:var(--bad)}ol.points p{margin:0}li.open .why{color:var(--bad);font-size:.875rem}
-.task{font-size:.875rem;font-weight:600}
-blockquote{margin:.5rem 0 0;font-size:.9rem;color:var(--dim)}blockquote a{color:inherit;font-weight:600;
-text-decoration:none;border-bottom:1px dotted}blockquote a:hover{color:var(--good)}
-.note{background:var(--soft);border-radius:.5rem;padding:.75rem 1rem;font-size:.9rem;margin:.5rem 0}
-table{border-collapse:collapse;width:100%;font-size:.9rem}td{padding:.3rem .6rem .3rem 0;vertical-align:top}
-td.n{color:var(--dim);text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
-td.who{font-weight:600;max-width:9rem}tr:target td{background:#fff3c4;color:#1d2330}
+:root {
+  --fg: #1d2330; --dim: #667085; --line: #e4e7ec; --good: #12805c; --bad: #b54708;
+  --bg: #fff; --soft: #f7f8fa;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --fg: #e6e8ee; --dim: #98a2b3; --line: #2c3340; --good: #4cc38a; --bad: #f5a524;
+    --bg: #14171d; --soft: #1c2029;
+  }
+}
+* { box-sizing: border-box }
+body {
+  margin: 0 auto; max-width: 46rem; padding: 2.5rem 1.25rem 6rem; color: var(--fg);
+  background: var(--bg); font: 16px/1.55 system-ui, sans-serif; overflow-wrap: anywhere;
+}
+h1 { font-size: 1.6rem; margin: 0 0 .25rem }
+h2 { font-size: 1.1rem; margin: 3rem 0 1rem }
+.dim { color: var(--dim); font-size: .875rem }
+ol.points { list-style: none; padding: 0; margin: 2rem 0 }
+ol.points > li { margin: 0 0 1.5rem; padding-left: 1rem; border-left: 3px solid var(--good) }
+ol.points > li.open { border-color: var(--bad) }
+ol.points p { margin: 0 }
+.why { color: var(--bad); font-size: .875rem }
+.task { font-size: .875rem; font-weight: 600 }
+blockquote { margin: .5rem 0 0; font-size: .9rem; color: var(--dim) }
+blockquote a { color: inherit; font-weight: 600; text-decoration: none; border-bottom: 1px dotted }
+blockquote a:hover { color: var(--good) }
+.note { background: var(--soft); border-radius: .5rem; padding: .75rem 1rem; font-size: .9rem }
+table { border-collapse: collapse; width: 100%; font-size: .9rem }
+td { padding: .3rem .6rem .3rem 0; vertical-align: top; border-top: 1px solid var(--line) }
+td.n { color: var(--dim); text-align: right; white-space: nowrap }
+td.who { font-weight: 600; max-width: 9rem }
+tr:target td { background: #fff3c4; color: #1d2330 }
 """
 
 
