@@ -2,12 +2,21 @@
 
 import re
 
-from featherweight.retrieve.terms import terms
+from featherweight.retrieve.terms import stem, terms
 from featherweight.summarize.sentences import sentences
 
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+(?=\S)")
 _MARKUP = re.compile(r"\*\*|__|^#+\s*|`")
+_ABBREVIATED = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|No|vs|e\.g|i\.e|[A-Z])$")
 _END = re.compile(r"[.!?…。！？][\"'”’)\]]*$")
+
+
+_EMPTY = frozenset(
+    stem(word)
+    for word in """transcript transcription meeting summary conversation topic discussion participants
+    group sentence question speaker user text issue various different new important importance need
+    potential""".split()
+)
 
 
 def listed_points(text: str, cut_off: bool) -> list[str]:
@@ -32,6 +41,8 @@ def listed_points(text: str, cut_off: bool) -> list[str]:
 def finished_sentence(beginning: str, ending: str, cut_off: bool) -> str | None:
     """The first sentence of beginning + ending; `None` where it does not end or only repeats.
 
+    `ending` may lack its full stop, since the model is stopped there.
+
     A small model that has nothing to say goes round in circles; such a sentence is worthless
     however well its words match the meeting.
     """
@@ -41,11 +52,19 @@ def finished_sentence(beginning: str, ending: str, cut_off: bool) -> str | None:
         return None
     start, end = ranges[0]
     sentence = text[start:end]
+    if _ABBREVIATED.search(sentence):  # stopped at the point of an abbreviation
+        return None
     if not _END.search(sentence):
         if cut_off or len(ranges) > 1:
             return None
         sentence += "."
-    return None if circular(sentence) else sentence
+    return None if circular(sentence) or empty(beginning, sentence) else sentence
+
+
+def empty(beginning: str, sentence: str) -> bool:
+    """Whether a sentence adds fewer than three words that say anything to its beginning."""
+    said = set(terms(sentence[len(beginning) :])) - _EMPTY
+    return len(said) < 3
 
 
 def circular(sentence: str) -> bool:
@@ -53,7 +72,7 @@ def circular(sentence: str) -> bool:
     words = [word.casefold() for word in re.findall(r"\w+", sentence)]
     triples = list(zip(words, words[1:], words[2:], strict=False))
     said = terms(sentence)
-    return len(set(triples)) < len(triples) or len(set(said)) < 0.7 * len(said) or len(said) < 2
+    return len(set(triples)) < len(triples) or len(set(said)) < 0.7 * len(said)
 
 
 def distinct(points: list[str], overlap: float = 0.8) -> list[str]:

