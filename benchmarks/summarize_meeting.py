@@ -197,7 +197,7 @@ def collect_requests() -> list[dict[str, Any]]:
 def run(python: str, worker: str, file: str, requests: Path) -> dict[str, Any]:
     command = [python, __file__, "--worker", worker, "--file", file, "--requests", str(requests)]
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    done = subprocess.run(command, capture_output=True, env=env)
     if done.returncode:
         sys.exit(f"{worker} failed:\n{done.stderr.decode()[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -286,9 +286,11 @@ def main() -> None:
     parser.add_argument("--requests", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker == "first-token":
-        return work_first_token(args.file)
+        work_first_token(args.file)
+        return
     if args.worker:
-        return WORKERS[args.worker](args.file, json.loads(args.requests.read_text()))
+        WORKERS[args.worker](args.file, json.loads(args.requests.read_text()))
+        return
 
     from featherweight.engines.embedded import embedded_model, shipped_model
 
