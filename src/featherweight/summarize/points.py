@@ -14,7 +14,7 @@ _END = re.compile(r"[.!?…。！？][\"'”’)\]]*$")
 _EMPTY = frozenset(
     stem(word)
     for word in """transcript transcription meeting summary conversation topic discussion participants
-    group sentence question speaker user text issue various different new important importance need
+    group sentence question answer speaker user text issue various different new important importance need
     potential""".split()
 )
 

@@ -30,8 +30,7 @@ _OPENERS: dict[Focus | None, tuple[tuple[str, str], ...]] = {
         ("Which option did they choose? Answer in one sentence.", "The group chose"),
     ),
     "actions": (
-        ("What has to be done next, and by whom?", "They agreed to"),
-        ("Which task was given to somebody? Answer in one sentence.", "The next step is to"),
+        ("What has to be done next? Answer in one sentence.", "They agreed to"),
     ),
 }
 
@@ -52,7 +51,7 @@ def beginnings(
     else:
         questions = _OPENERS[focus]
         if focus == "actions" and speaker:
-            questions = (*questions, (f"What will {speaker} do?", f"{speaker} will"))
+            questions = (*questions, (f"What will {speaker} do, and when?", f"{speaker} will"))
     return [
         (
             [

@@ -4,8 +4,6 @@ No strategy here loses text in silence: chunks cover every turn they were given,
 fails is made once more, and what still fails is counted and named.
 """
 
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -16,6 +14,7 @@ from featherweight.engines.types import Engine, Generation, Message, Prompt, Req
 from featherweight.retrieve import Locator, pack, windows
 from featherweight.summarize import prompts
 from featherweight.summarize.chunks import Chunk, Piece, cut, render
+from featherweight.summarize.cues import moments, responsible, weight
 from featherweight.summarize.points import distinct, finished_sentence, listed_points
 from featherweight.summarize.types import Focus, Length, Strategy
 from featherweight.transcript import Transcript
@@ -27,7 +26,10 @@ SMALL = 500_000_000
 """Models with fewer parameters finish sentences instead of writing lists (see `prompts`)."""
 
 SMALL_CHUNK = 520
-"""Tokens of transcript that a small model reads at once; chosen on QMSum val, studies/summaries."""
+"""Tokens of transcript that a small model reads at once, at most."""
+
+LEAST_CHUNK = 128
+"""A short meeting is cut finer, so that there is a part for every point, but not below this."""
 
 ANSWER = {"short": 160, "medium": 320, "long": 640}
 """Tokens that a list of points may take."""
@@ -44,21 +46,6 @@ LOCATED_CHUNKS = 6
 Ask = Callable[[str, str | None, Focus | None, int], list[Message]]
 """A prompt of `prompts`: notes, query, focus, number of points."""
 
-_CUES: dict[Focus, re.Pattern[str]] = {
-    "actions": re.compile(
-        r"\b(?:i'll|i will|we'll|we will|i'm going to|i am going to|we need to|you need to|"
-        r"need(?:s)? to|have to|has to|should|can you|could you|will you|let's|next step|"
-        r"action|to do|follow up|send|prepare|by (?:monday|tuesday|wednesday|thursday|friday|"
-        r"tomorrow|next)|deadline|due)\b",
-        re.IGNORECASE,
-    ),
-    "decisions": re.compile(
-        r"\b(?:decide[ds]?|decision|agree[ds]?|settled?|chose|choose|go with|going with|"
-        r"let's|we'll|we will|final(?:ly)?|approved?|so we(?:'re| are)|instead|vote[ds]?|"
-        r"conclusion|motion)\b",
-        re.IGNORECASE,
-    ),
-}
 
 
 @dataclass(slots=True)
@@ -118,9 +105,11 @@ def choose(job: Job) -> Strategy:
     whole = [turn for turn in job.transcript.turns if turn.text]
     words = sum(len(turn.text.split()) for turn in whole)
     if job.small:
-        if words * 1.4 < SMALL_CHUNK:
+        if job.focus and not job.query:
+            return "locate"
+        if words < (SMALL_CHUNK if job.query else LEAST_CHUNK) / 1.4:
             return "single"
-        return "locate" if job.query or job.focus else "chapters"
+        return "locate" if job.query else "chapters"
     text = "\n".join(f"{turn.speaker}: {turn.text}" for turn in whole)
     if len(text) < 16 * job.engine.context_length and job.fits(_listing(job, text)):
         return "single"
@@ -167,9 +156,15 @@ def _rewrite(job: Job) -> list[Read]:
 
 
 def _locate(job: Job) -> list[Read]:
-    turns = _located(job)
+    if job.small and job.focus and job.query is None:
+        found = moments(job.transcript, job.focus, 2 * job.most)
+        parts = [chunk for run in found for chunk in cut(job.transcript, _fits(job), run)]
+        turns = [turn for run in found for turn in run]
+    else:
+        turns = _located(job)
+        parts = cut(job.transcript, _fits(job), turns)
     job.left_out = len(job.transcript.turns) - len(turns)
-    return _read(job, cut(job.transcript, _fits(job), turns))
+    return _read(job, parts)
 
 
 STRATEGIES: dict[Strategy, Callable[[Job], list[Read]]] = {
@@ -190,7 +185,9 @@ def _fits(job: Job) -> Callable[[str], bool]:
     """Whether an excerpt, with its instruction and room for the answer, can be read at once."""
     if job.small:
         # The bare text is what is limited; instruction and answer are short beside the context.
-        return lambda text: job.count(text) <= SMALL_CHUNK
+        whole = "\n".join(turn.text for turn in job.transcript.turns)
+        most = max(LEAST_CHUNK, min(SMALL_CHUNK, job.count(whole) // job.most))
+        return lambda text: job.count(text) <= most
     return lambda text: job.fits(_listing(job, text))
 
 
@@ -217,7 +214,7 @@ def _ask(job: Job, chunk: Chunk) -> list[tuple[Request, str | None]]:
     if not chunk.text.strip():
         return []
     if job.small:
-        speaker = _speaker(job, chunk) if job.focus == "actions" else None
+        speaker = responsible(job.transcript, chunk.turns) if job.focus == "actions" else None
         return [
             (Request(messages, max_tokens=SENTENCE, stop=SENTENCE_ENDS), beginning)
             for messages, beginning in prompts.beginnings(chunk.text, job.query, job.focus, speaker)
@@ -269,17 +266,6 @@ def _name(chunk: Chunk) -> str:
     return f"turn {turns[0]}" if len(turns) == 1 else f"turns {turns[0]} to {turns[-1]}"
 
 
-def _speaker(job: Job, chunk: Chunk) -> str | None:
-    """Who promises most in a chunk, by the number of action cues in their turns."""
-    promises = Counter[str]()
-    for number in chunk.turns:
-        turn = job.transcript.turns[number]
-        if turn.speaker:
-            promises[turn.speaker] += len(_CUES["actions"].findall(turn.text))
-    (speaker, count), *_ = promises.most_common(1) or [("", 0)]
-    return speaker if count else None
-
-
 def _located(job: Job) -> list[int]:
     """Turn numbers of the windows that matter most for the query or the focus, in order.
 
@@ -295,8 +281,7 @@ def _located(job: Job) -> list[int]:
         scores = job.locator.scores(job.query, joined)
     else:
         assert job.focus is not None
-        cues = _CUES[job.focus]
-        scores = np.asarray([len(cues.findall(text)) for text in joined], np.float32)
+        scores = np.asarray([weight(text, job.focus) for text in joined], np.float32)
     if job.small:
         budget = LOCATED_CHUNKS * SMALL_CHUNK
         return pack(spans, scores, lengths, int(budget / 1.4))

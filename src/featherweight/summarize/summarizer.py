@@ -77,7 +77,7 @@ def _select(job: Job, reads: list[Read]) -> tuple[list[Point], int]:
     """The points to show, in the order of the meeting, and how many checked ones are not shown.
 
     A small model wrote more sentences than are wanted, most of them poor: the best-supported of
-    each part compete, and unsupported ones only fill up a summary of fewer than three points. A
+    each part compete, and unsupported ones are shown only where there is nothing better. A
     capable model was asked for the points it thinks best: all are shown, up to the number wanted
     in each part that was read at once, and the check marks what it cannot support.
     """
@@ -97,8 +97,9 @@ def _select(job: Job, reads: list[Read]) -> tuple[list[Point], int]:
         return shown, len(checked) - len(shown)
     chosen: list[tuple[int, Point]] = []
     ranked = sorted(checked, key=lambda item: (-item[2].supported, -item[0]))
+    unsure = 0 if any(point.supported for _, _, point in checked) else 3
     for _, order, point in ranked:
-        enough = 3 if job.small and not point.supported else job.most
+        enough = unsure if job.small and not point.supported else job.most
         if len(chosen) < enough and not any(_alike(point, other) for _, other in chosen):
             chosen.append((order, point))
     chosen.sort(key=lambda item: item[0])
