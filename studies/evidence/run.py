@@ -72,11 +72,17 @@ def finding(meetings: list[Meeting], weights: np.ndarray) -> dict:
                     counts[row, 0, m] += sentence_counts(predicted, answer.ces)
                     counts[row, 1, m] += turn_counts(predicted, answer.ces)
                     turns = meeting.transcript.turns
-                    words[row] += sum(len(turns[t].text[a:b].split()) for t, a, b in predicted), len(predicted)
+                    words[row] += (
+                        sum(len(turns[t].text[a:b].split()) for t, a, b in predicted),
+                        len(predicted),
+                    )
         for row, k in enumerate(ks):
             label = "adaptive" if k is None else str(k)
-            entry = {"sentences a point": counts[row, 0, :, 0].sum() / sum(len(m.answers) for m in meetings),
-                     "words a sentence": words[row, 0] / max(words[row, 1], 1)}
+            entry = {
+                "sentences a point": counts[row, 0, :, 0].sum()
+                / sum(len(m.answers) for m in meetings),
+                "words a sentence": words[row, 0] / max(words[row, 1], 1),
+            }
             for level, title in enumerate(("sentence", "turn")):
                 per_meeting[name, label, title] = counts[row, level]
                 value = prf(counts[row, level].sum(axis=0))
@@ -130,7 +136,9 @@ def checking(meetings: list[Meeting], weights: np.ndarray) -> dict:
 
     def entry(mask: np.ndarray) -> dict:
         return {"n": int(mask.sum()), "supported": rate(mask)} | (
-            {} if (mask & true).any() else {"AUROC": float(roc_auc_score(true[mask | true], score[mask | true]))}
+            {}
+            if (mask & true).any()
+            else {"AUROC": float(roc_auc_score(true[mask | true], score[mask | true]))}
         )
 
     result = {"true points, evidence found": entry(true)}
@@ -147,7 +155,9 @@ def checking(meetings: list[Meeting], weights: np.ndarray) -> dict:
         f"{aim:.2f}": {
             "false support, all": float((score[~true] >= cut).mean()),
             "false support, mean of kinds": float(
-                np.mean([(score[kind == name] >= cut).mean() for name in KINDS if (kind == name).any()])
+                np.mean(
+                    [(score[kind == name] >= cut).mean() for name in KINDS if (kind == name).any()]
+                )
             ),
         }
         for aim in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -158,6 +168,7 @@ def checking(meetings: list[Meeting], weights: np.ndarray) -> dict:
 
 def speed(meetings: list[Meeting]) -> dict:
     """Twenty points found and checked in the meeting nearest to 10,000 words."""
+
     def size(meeting: Meeting) -> int:
         return sum(len(turn.text.split()) for turn in meeting.transcript.turns)
 
@@ -183,7 +194,11 @@ def table(result: dict) -> str:
                 lines.append(f"| {name} | {k} | {level} | {cells} |")
     lines += ["", "| F1 gained (paired) | |", "|---|---|"]
     lines += [f"| {name} | {cell(v)} |" for name, v in result["finding"]["gain in F1"].items()]
-    lines += ["", "| points | n | judged supported | AUROC against true points |", "|---|---|---|---|"]
+    lines += [
+        "",
+        "| points | n | judged supported | AUROC against true points |",
+        "|---|---|---|---|",
+    ]
     for name, entry in result["checking"].items():
         if isinstance(entry, dict) and "n" in entry:
             rate = entry["supported"]
@@ -192,9 +207,15 @@ def table(result: dict) -> str:
             lines.append(f"| {name} | {entry['n']} | {shown} | {auroc} |")
     mean = result["checking"]["mean of the kinds' false support"]
     lines.append(f"| mean of the kinds of false points | | {mean:.3f} | |")
-    lines += ["", "| recall of true points | false support, all | false support, mean of kinds |", "|---|---|---|"]
+    lines += [
+        "",
+        "| recall of true points | false support, all | false support, mean of kinds |",
+        "|---|---|---|",
+    ]
     for recall, entry in result["checking"]["trade-off"].items():
-        lines.append(f"| {recall} | " + " | ".join(f"{value:.3f}" for value in entry.values()) + " |")
+        lines.append(
+            f"| {recall} | " + " | ".join(f"{value:.3f}" for value in entry.values()) + " |"
+        )
     return "\n".join(lines)
 
 
@@ -223,7 +244,9 @@ def main() -> None:
     print({key: value for key, value in result.items() if not isinstance(value, dict)})
     print(text, result["speed"], sep="\n\n")
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"{args.split}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (args.out / f"{args.split}.json").write_text(
+        json.dumps(result, indent=1) + "\n", encoding="utf-8"
+    )
     (args.out / f"{args.split}.md").write_text(text + "\n", encoding="utf-8")
 
 
