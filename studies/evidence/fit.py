@@ -97,21 +97,16 @@ def stage(points: list[Point], xs: list[np.ndarray], names: list[str], key: Sequ
     return logistic(names, *sample(points, xs, key)), out
 
 
-def fit_ranker(meetings: list[Meeting]) -> tuple[dict, dict]:
+def ranker_rows(meetings: list[Meeting]) -> list[Point]:
     rows = []
     for number, meeting in enumerate(meetings):
         index = SentenceIndex(meeting.transcript)
         rows += [Point(number, index, a.text, a.ces) for a in meeting.answers]
-    names, xs = rows[0].names, [row.x for row in rows]
-    key = [names.index("sentence, of best"), names.index("around 3, of best")]
-    first, opinion = stage(rows, xs, names, key)
-    context = [row.index.context(p) for row, p in zip(rows, opinion, strict=True)]
-    more = list(context[0])
-    xs = [
-        np.column_stack([x, *columns.values()]).astype(np.float32)
-        for x, columns in zip(xs, context, strict=True)
-    ]
-    second, final = stage(rows, xs, names + more, [len(names) + more.index("first stage")])
+    return rows
+
+
+def scored(rows: list[Point], final: list[np.ndarray]) -> tuple[float, dict]:
+    """The find threshold with the best F1, and F1 at fixed k and at that threshold."""
     report = {}
     orders = [np.argsort(-p, kind="stable")[: evidence.MOST] for p in final]
     for k in (1, 3, 5, 10):
@@ -129,6 +124,22 @@ def fit_ranker(meetings: list[Meeting]) -> tuple[dict, dict]:
         curve[round(float(threshold), 2)] = float(prf(total)[2])
     best = max(curve, key=lambda threshold: curve[threshold])
     report["F1 at threshold"] = round(curve[best], 4)
+    return best, report
+
+
+def fit_ranker(meetings: list[Meeting]) -> tuple[dict, dict]:
+    rows = ranker_rows(meetings)
+    names, xs = rows[0].names, [row.x for row in rows]
+    key = [names.index("sentence, of best"), names.index("around 3, of best")]
+    first, opinion = stage(rows, xs, names, key)
+    context = [row.index.context(p) for row, p in zip(rows, opinion, strict=True)]
+    more = list(context[0])
+    xs = [
+        np.column_stack([x, *columns.values()]).astype(np.float32)
+        for x, columns in zip(xs, context, strict=True)
+    ]
+    second, final = stage(rows, xs, names + more, [len(names) + more.index("first stage")])
+    best, report = scored(rows, final)
     return {"first": first, "second": second, "find threshold": best}, report
 
 
@@ -209,17 +220,23 @@ def kind_weights(kind: np.ndarray) -> np.ndarray:
     return weight * len(kind) / 2
 
 
-def fit_support(meetings: list[Meeting]) -> tuple[dict, dict]:
-    names, x, kind, where = support_rows(meetings)
+def judged(fit, names: list[str], x: np.ndarray, kind: np.ndarray, where: np.ndarray) -> tuple:
+    """Out of fold: the lowest threshold that keeps the aim over all false points, and rates."""
     y, weight = kind == "true", kind_weights(kind)
     score = np.zeros(len(y))
     for held in range(FOLDS):
         kept = where != held
-        score[~kept] = boosted(names, x[kept], y[kept], weight[kept]).predict_proba(x[~kept])[:, 1]
-    # The lowest threshold that keeps the aim over all false points of train.
+        score[~kept] = fit(names, x[kept], y[kept], weight[kept]).predict_proba(x[~kept])[:, 1]
     threshold = float(np.quantile(score[~y], 1 - FALSE_SUPPORT))
-    rates = {name: float((score[kind == name] >= threshold).mean()) for name in KINDS}
-    report = {"recall": float((score[y] >= threshold).mean()), "false support": rates}
+    rates = {name: round(float((score[kind == name] >= threshold).mean()), 4) for name in KINDS}
+    recall = round(float((score[y] >= threshold).mean()), 4)
+    return threshold, {"recall": recall, "false support": rates}
+
+
+def fit_support(meetings: list[Meeting]) -> tuple[dict, dict]:
+    names, x, kind, where = support_rows(meetings)
+    y, weight = kind == "true", kind_weights(kind)
+    threshold, report = judged(boosted, names, x, kind, where)
     support = written(names, boosted(names, x, y, weight))
     return {"support": support, "support threshold": threshold}, report
 

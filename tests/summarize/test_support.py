@@ -20,6 +20,7 @@ from featherweight.summarize.support import missing_names, missing_numbers, pola
         ("It takes 105 days.", "a hundred and five days"),
         ("Two and a half years.", "2.5 years"),
         ("The 21st century.", "twenty-first century"),
+        ("A gain of 0.3 percent.", "the point three percent hit"),
         ("3 million people.", "three million people"),
     ],
 )

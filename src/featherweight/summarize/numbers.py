@@ -86,6 +86,10 @@ def _parse(text: str) -> Iterator[tuple[int, int, float, bool]]:
             weak = after == at + 1 and word == "one"
             yield token.start(), tokens[after - 1].end(), total, weak
             at = after
+        elif word == "point" and at + 1 < len(tokens) and _word(tokens[at + 1]) in _UNITS:
+            after, total = _decimals(tokens, at + 1, 0)  # "point three percent"
+            yield token.start(), tokens[after - 1].end(), total, True
+            at = after
         else:
             at += 1
 
