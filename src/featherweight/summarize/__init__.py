@@ -4,7 +4,13 @@ Chunks lose nothing, strategies decide what the model reads, and code, not the m
 point is supported.
 """
 
-from featherweight.summarize.evidence import Evidence, EvidenceFinder, Support
+from featherweight.summarize.evidence import (
+    Evidence,
+    EvidenceFinder,
+    Support,
+    SupportRate,
+    support_rate,
+)
 from featherweight.summarize.summarizer import summarize
 from featherweight.summarize.types import Focus, Length, Point, Strategy, Summary
 
@@ -17,5 +23,7 @@ __all__ = [
     "Strategy",
     "Summary",
     "Support",
+    "SupportRate",
     "summarize",
+    "support_rate",
 ]
