@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from featherweight.summarize.support import stated, stated_owner
 from featherweight.summarize.types import Point
 from featherweight.transcript.types import Transcript, Turn
 
@@ -17,7 +18,8 @@ _DAY = (
     r"|(?:the )?end of (?:the |this |next )?(?:day|week|month|quarter|year)"
     r"|(?:the )?(?:\d{1,2}(?:st|nd|rd|th)?(?: of)? )?(?:january|february|march|april|may|june|july"
     r"|august|september|october|november|december)(?: \d{1,2}(?:st|nd|rd|th)?)?(?:,? \d{4})?"
-    r"|\d{4}-\d{2}-\d{2}|\d{1,2}[./]\d{1,2}(?:[./]\d{2,4})?|\d{1,2}(?::\d{2})? ?(?:[ap]\.?m\.?)"
+    r"|\d{4}-\d{2}-\d{2}|\d{1,2}/\d{1,2}(?:/\d{2,4})?|\d{1,2}\.\d{1,2}\.(?:\d{2,4})?"
+    r"|\d{1,2}(?::\d{2})? ?(?:[ap]\.?m\.?)"
     r"|(?:the )?\d{1,2}(?:st|nd|rd|th)"
     r"|(?:in |within )(?:\w+ )(?:minutes?|hours?|days?|weeks?|months?)"
 )
@@ -35,11 +37,6 @@ _NOBODY = frozenset(
     """the they we it he she somebody someone everyone everybody group team participants one this
     that there action next step all nobody you i""".split()
 )
-_FIRST_PERSON = re.compile(
-    r"\b(?:i['’]ll|i will|i['’]m going to|i am going to|i can|i could|let me|i['’]d|i would|"
-    r"i should|i have to|i need to|i must|me)\b",
-    re.IGNORECASE,
-)
 
 
 def stated_only(point: Point, transcript: Transcript) -> Point:
@@ -56,7 +53,7 @@ def _due(text: str, turns: Sequence[Turn]) -> tuple[str, str | None]:
 
     def keep_stated(found: re.Match[str]) -> str:
         nonlocal due
-        if not any(contains(turn.text, found["when"]) for turn in turns):
+        if not stated(found["when"], [turn.text for turn in turns]):
             return ""
         due = due or found["when"]
         return found[0]
@@ -70,17 +67,7 @@ def _owner(text: str, turns: Sequence[Turn]) -> tuple[str, str | None]:
     found = _OWNER.match(text)
     if not found or set(found["who"].casefold().split()) & _NOBODY:
         return text, None
-    who = found["who"]
-    for turn in turns:
-        speaks = turn.speaker is not None and contains(turn.speaker, who)
-        if contains(turn.text, who) or (speaks and _FIRST_PERSON.search(turn.text)):
-            return text, who
+    if stated_owner(found["who"], [(turn.speaker, turn.text) for turn in turns]):
+        return text, found["who"]
     rest = " will " if found["rest"].startswith(":") else found["rest"]
     return f"Somebody{rest}{text[found.end() :]}", None
-
-
-def contains(text: str, words: str) -> bool:
-    """Whether `text` has `words` as whole words, in any case and spacing; `the` does not count."""
-    wanted = [re.escape(word) for word in words.split() if word.casefold() != "the"]
-    pattern = r"\b" + r"\W+(?:the\W+)?".join(wanted) + r"(?!\w)"
-    return bool(wanted) and re.search(pattern, text, re.IGNORECASE) is not None

@@ -13,6 +13,7 @@ from featherweight.retrieve.terms import terms
 from featherweight.summarize.actions import stated_only
 from featherweight.summarize.evidence import EvidenceFinder
 from featherweight.summarize.language import looks_english
+from featherweight.summarize.points import shortenings
 from featherweight.summarize.strategies import STRATEGIES, Job, Progress, Read, choose
 from featherweight.summarize.types import Focus, Length, Point, Strategy, Summary
 from featherweight.transcript import Transcript, clean
@@ -83,15 +84,14 @@ def _select(job: Job, reads: list[Read]) -> tuple[list[Point], int]:
     """
     finder = EvidenceFinder(job.transcript)
     checked: list[tuple[float, int, Point]] = []
+    total = sum(len(read.points) for read in reads)
     for order, read in enumerate(reads):
         for text in read.points:
-            evidence = finder.find(text)
-            support = finder.check(text, evidence)
-            point = Point(text, support.supported, evidence, support.reasons)
+            score, point = _checked(job, finder, text)
             if job.focus == "actions":
                 point = stated_only(point, job.transcript)
-            checked.append((support.score, order, point))
-    job.progress("checking", len(checked), len(checked))
+            checked.append((score, order, point))
+            job.progress("checking", len(checked), total)
     if not job.small and len(reads) == 1:
         shown = [point for _, _, point in checked[: job.most]]
         return shown, len(checked) - len(shown)
@@ -104,6 +104,23 @@ def _select(job: Job, reads: list[Read]) -> tuple[list[Point], int]:
             chosen.append((order, point))
     chosen.sort(key=lambda item: item[0])
     return [point for _, point in chosen], len(checked) - len(chosen)
+
+
+def _checked(job: Job, finder: EvidenceFinder, text: str) -> tuple[float, Point]:
+    """A point with its evidence, the verdict, and the score.
+
+    Of a small model's sentence the longest beginning that is supported nearly as well as the best
+    one stands for the whole.
+    """
+    found = []
+    for version in shortenings(text) if job.small else [text]:
+        evidence = finder.find(version)
+        support = finder.check(version, evidence)
+        found.append((support, Point(version, support.supported, evidence, support.reasons)))
+    best = max(support.score for support, _ in found)
+    good = [item for item in found if item[0].supported and item[0].score > 0.9 * best]
+    support, point = good[0] if good else found[0]
+    return support.score, point
 
 
 def _alike(one: Point, other: Point) -> bool:
