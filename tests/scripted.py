@@ -1,5 +1,6 @@
 """An engine whose answers a test decides; it holds callers to what a real engine would."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 
 from featherweight.engines import Delta, Generation, Prompt, Request
@@ -33,11 +34,14 @@ class ScriptedEngine:
         self.asked: list[Request] = []
         self.too_long: list[Request] = []  # the caller should have known
         self.counted = 0
+        self._times = Counter[str]()
         self.closed = False
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         for request in requests:
-            before = sum(past.prompt == request.prompt for past in self.asked)
+            text = text_of(request)
+            before = self._times[text]
+            self._times[text] += 1
             self.asked.append(request)
             prompt_tokens = tokens(request.prompt)
             if prompt_tokens + request.max_tokens > self.context_length:

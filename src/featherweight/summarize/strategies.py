@@ -116,14 +116,12 @@ def choose(job: Job) -> Strategy:
     transcript, while merging notes of notes drifts.
     """
     whole = [turn for turn in job.transcript.turns if turn.text]
-    words = sum(len(turn.text.split()) for turn in whole)
-    if job.small:
-        if words * 1.4 < SMALL_CHUNK:
-            return "single"
-        return "locate" if job.query or job.focus else "chapters"
     text = "\n".join(f"{turn.speaker}: {turn.text}" for turn in whole)
-    if len(text) < 16 * job.engine.context_length and job.fits(_listing(job, text)):
+    # No tokenizer makes one token of 16 characters of speech: a long text is not even counted.
+    if len(text) < 16 * job.engine.context_length and _fits(job)(text):
         return "single"
+    if job.small:
+        return "locate" if job.query or job.focus else "chapters"
     return "locate" if job.query else "map-reduce"
 
 
@@ -145,9 +143,10 @@ def _single(job: Job) -> list[Read]:
 
 
 def _truncate(job: Job) -> list[Read]:
-    chunks = cut(job.transcript, _fits(job))
-    job.left_out = len(job.transcript.turns) - len(chunks[0].turns)
-    return _read(job, chunks[:1])
+    first, *rest = (chunk for chunk in cut(job.transcript, _fits(job)) if chunk.text)
+    # A turn that the cut goes through was not read to its end: it counts too.
+    job.left_out = len({turn for chunk in rest for turn in chunk.turns})
+    return _read(job, [first])
 
 
 def _chapters(job: Job) -> list[Read]:
@@ -188,14 +187,20 @@ STRATEGIES: dict[Strategy, Callable[[Job], list[Read]]] = {
 
 def _fits(job: Job) -> Callable[[str], bool]:
     """Whether an excerpt, with its instruction and room for the answer, can be read at once."""
-    if job.small:
-        # The bare text is what is limited; instruction and answer are short beside the context.
-        return lambda text: job.count(text) <= SMALL_CHUNK
-    return lambda text: job.fits(_listing(job, text))
+    if not job.small:
+        return lambda text: job.fits(_listing(job, text))
+    # Several questions are asked about each excerpt. Instead of counting them all for each text
+    # that is tried, the longest is counted once, with some tokens to spare where it is joined.
+    longest = max((turn.speaker or "" for turn in job.transcript.turns), key=len)
+    asked = prompts.beginnings("", job.query, job.focus, longest)
+    around = max(job.count(messages) for messages, _ in asked) + SENTENCE + 16
+    most = min(SMALL_CHUNK, job.engine.context_length - around)
+    return lambda text: job.count(text) <= most
 
 
 def _read(job: Job, chunks: list[Chunk]) -> list[Read]:
     """Have every chunk read, many at a time; failures are retried once, then recorded."""
+    chunks = [chunk for chunk in chunks if chunk.text]  # turns of noise only leave nothing to read
     asked = [(number, *ask) for number, chunk in enumerate(chunks) for ask in _ask(job, chunk)]
     job.chunks += len(chunks)
     answers = _generate(job, "reading", [request for _, request, _ in asked], len(chunks))
@@ -214,8 +219,6 @@ def _read(job: Job, chunks: list[Chunk]) -> list[Read]:
 
 def _ask(job: Job, chunk: Chunk) -> list[tuple[Request, str | None]]:
     """The requests for one chunk, each with the beginning that the answer continues."""
-    if not chunk.text.strip():
-        return []
     if job.small:
         speaker = _speaker(job, chunk) if job.focus == "actions" else None
         return [
@@ -284,7 +287,7 @@ def _located(job: Job) -> list[int]:
     """Turn numbers of the windows that matter most for the query or the focus, in order.
 
     Windows of about 150 words, packed up to a budget: what a capable model reads at once, or six
-    chunks of a small one.
+    chunks of a small one. The best window is always among them: one turn may exceed any budget.
     """
     turns = job.transcript.turns
     texts = [f"{turn.speaker or ''} {turn.text}" for turn in turns]
@@ -297,18 +300,22 @@ def _located(job: Job) -> list[int]:
         assert job.focus is not None
         cues = _CUES[job.focus]
         scores = np.asarray([len(cues.findall(text)) for text in joined], np.float32)
+    best = range(*spans[int(np.argmax(scores))])
+
+    def packed(budget: int) -> list[int]:
+        return sorted({*best, *pack(spans, scores, lengths, budget)})
+
     if job.small:
-        budget = LOCATED_CHUNKS * SMALL_CHUNK
-        return pack(spans, scores, lengths, int(budget / 1.4))
+        return packed(int(LOCATED_CHUNKS * SMALL_CHUNK / 1.4))
     fits = _fits(job)
     budget = sum(lengths)
     while budget > 64:
-        found = pack(spans, scores, lengths, budget)
+        found = packed(budget)
         pieces = [Piece(number, 0, len(turns[number].text)) for number in found]
         if fits(render(job.transcript, pieces)):
             return found
         budget = budget * 4 // 5
-    return pack(spans, scores, lengths, budget)
+    return packed(budget)
 
 
 # -- merging ---------------------------------------------------------------------------------------
@@ -322,22 +329,31 @@ def _merge(job: Job, reads: list[Read], ask: Ask) -> list[Read]:
     notes = [point for read in reads for point in read.points]
     while notes:
         groups = _groups(job, notes, ask)
-        requests = [_merge_request(job, group, ask) for group in groups]
-        answers = _generate(job, "merging", [request for request, _ in requests], len(groups))
-        merged: list[str] = []
-        for group, (_, beginning), answer in zip(groups, requests, answers, strict=True):
-            points = _points([(beginning, answer)])
-            if not points:
-                job.notes.append(
-                    f"merging {len(group)} notes failed ({answer.error or 'no answer'}); "
-                    "they are listed as they were."
-                )
-            merged += points or group
-        shrunk = len(merged) < len(notes)
-        notes = merged
+        several = [group for group in groups if len(group) > 1]
+        merged = iter(_merged(job, several, ask))
+        # A note too long to stand beside another has nothing to be merged with.
+        after = [note for group in groups for note in (next(merged) if len(group) > 1 else group)]
+        shrunk = len(after) < len(notes)
+        notes = after
         if len(groups) == 1 or not shrunk:
             break
     return [Read("the whole meeting", distinct(notes))]
+
+
+def _merged(job: Job, groups: list[list[str]], ask: Ask) -> list[list[str]]:
+    """One shorter list for each group of notes; the group itself where that fails."""
+    requests = [_merge_request(job, group, ask) for group in groups]
+    answers = _generate(job, "merging", [request for request, _ in requests], len(groups))
+    merged = []
+    for group, (_, beginning), answer in zip(groups, requests, answers, strict=True):
+        points = _points([(beginning, answer)])
+        if not points:
+            reason = answer.error or f"{job.engine.name} answered nothing of use."
+            job.notes.append(
+                f"{len(group)} notes could not be merged and stand as they were: {reason}"
+            )
+        merged.append(points or group)
+    return merged
 
 
 def _groups(job: Job, notes: list[str], ask: Ask) -> list[list[str]]:

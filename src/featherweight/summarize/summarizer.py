@@ -7,7 +7,7 @@ what the model wrote, evidence is found for each, and the check decides what is 
 import time
 
 from featherweight.engines.types import Engine
-from featherweight.errors import EngineError, FeatherweightError
+from featherweight.errors import EngineError, FeatherweightError, TranscriptError
 from featherweight.retrieve import BM25Locator, Locator
 from featherweight.retrieve.terms import terms
 from featherweight.summarize.actions import stated_only
@@ -49,6 +49,8 @@ def summarize(
         progress=progress or (lambda stage, done, total: None),
         locator=locator or BM25Locator(),
     )
+    if not any(turn.text.strip() for turn in job.transcript.turns):
+        raise TranscriptError(f"{transcript.source}: no speech in it but noise; check the file.")
     chosen = strategy or choose(job)
     reads = STRATEGIES[chosen](job)
     if len(job.failed) == job.chunks:
@@ -113,10 +115,18 @@ def _alike(one: Point, other: Point) -> bool:
 
 def _notes(job: Job, strategy: Strategy, points: list[Point], rejected: int) -> list[str]:
     """What the reader should know before trusting the summary."""
-    notes = [f"{len(job.failed)} of {job.chunks} parts failed; {each}" for each in job.failed[:5]]
+    notes: list[str] = []
+    if job.failed:
+        notes.append(f"{len(job.failed)} of {job.chunks} parts failed, wholly or partly.")
+        notes += job.failed[:5]
+    if len(job.failed) > 5:
+        notes.append(f"{len(job.failed) - 5} more parts failed.")
     notes += job.notes
     if strategy == "truncate" and job.left_out:
-        notes.append(f"the last {job.left_out} turns were cut off and not read.")
+        notes.append(
+            f"the last {job.left_out} of {len(job.transcript.turns)} turns were not read, or not "
+            "to their end."
+        )
     if strategy == "locate" and job.left_out:
         read = len(job.transcript.turns) - job.left_out
         notes.append(
