@@ -59,6 +59,7 @@ class Strategy(StrEnum):
     chapters_resummarise = "chapters-resummarise"
     chapters_rewrite = "chapters-rewrite"
     locate = "locate"
+    quotes = "quotes"
 
 
 SUFFIX = {"text": ".txt", "md": ".md", "html": ".html", "json": ".json"}

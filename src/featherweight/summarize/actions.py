@@ -47,6 +47,12 @@ def stated_only(point: Point, transcript: Transcript) -> Point:
     return replace(point, text=text, owner=owner, due=due)
 
 
+def deadline(text: str) -> str | None:
+    """The first deadline that a text states."""
+    found = _DUE.search(text)
+    return found["when"] if found else None
+
+
 def _due(text: str, turns: Sequence[Turn]) -> tuple[str, str | None]:
     """The text without unstated deadlines, and the first stated one."""
     due: str | None = None

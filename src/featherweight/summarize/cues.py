@@ -1,35 +1,45 @@
 """Moments of a meeting where somebody takes on a task or settles something, by what they say.
 
-A small model cannot search a long text for tasks, but it can finish a sentence about four turns.
-So code finds the moments, as a reader with a highlighter would: phrases that promise, ask or
-decide, weighted by how rarely they mean anything else.
+A small model cannot word a task without inventing half of it. So for a small model code finds the
+moments, as a reader with a highlighter would, and gives them in the speakers' own words: phrases
+that promise, ask or decide, weighted by how rarely they mean anything else.
 """
 
 import re
-from collections.abc import Sequence
 
-from featherweight.summarize.types import Focus
+from featherweight.summarize.actions import deadline
+from featherweight.summarize.evidence import Evidence
+from featherweight.summarize.sentences import sentences
+from featherweight.summarize.types import Focus, Point
 from featherweight.transcript.types import Transcript
+
+_TALK = (
+    r"(?!(?:just |also |then |now |maybe |probably )*(?:be|ask|say|tell|talk|speak|go|start|begin"
+    r"|read|take|turn|come|move|have|give (?:it|you an|this|that)|declare|explain|show|see|try"
+    r"|address|stop|leave|hand|pass|call on|bring in|repeat|mention|hear|get back|do an?)\b)\w+"
+)
+"""What people announce about the talk itself ("I'll start") is no task and no decision."""
 
 _CUES: dict[Focus, tuple[tuple[float, str], ...]] = {
     "actions": (
-        (3.0, r"(?:i['’]ll|i will|i['’]m going to|let me|i can do|i['’]d be happy to) \w+"),
-        (3.0, r"(?:action (?:item|point)|to-?do|deadline|take (?:that|this|it) on|follow up)"),
+        (3.0, rf"(?:i['’]ll|i will|i shall|i['’]m going to|i can do|i['’]d be happy to) {_TALK}"),
+        (3.0, r"(?:action (?:item|point)|to-?do list|deadline|follow up (?:on|with))"),
         (2.5, r"(?:can|could|will|would) you (?:please )?(?:\w+ )?(?:send|write|check|make|prepare"
-              r"|look|find|book|ask|talk|call|get|do|put|bring|give|finish|fix|update|organi[sz]e)"),
-        (2.5, r"please (?:send|write|check|make|prepare|look|find|book|ask|call|bring|finish)"),
-        (1.5, r"(?:we['’]ll|we will|we need to|you need to|you should|we should|we have to) \w+"),
+              r"|look into|find|book|get|put|bring|finish|fix|update|organi[sz]e)"),
+        (2.5, r"please (?:send|write|check|make|prepare|find|book|bring|finish|update)"),
+        (1.5, rf"(?:we['’]ll|we will|we need to|you need to|you should|we should|we have to) {_TALK}"),
         (1.5, r"by (?:the end|mon|tues|wednes|thurs|fri|satur|sun|tomorrow|next|noon)"),
         (1.0, r"(?:next (?:week|meeting|time|month)|tomorrow|does it|will do|write to (?:you|us))"),
     ),
     "decisions": (
-        (3.0, r"(?:we|i|they)(?:['’]ve| have)? (?:decided|agreed|settled|chose|voted)"),
-        (3.0, r"(?:let['’]s decide|decision|that['’]s (?:decided|settled|agreed)|motion"
-              r"|carried|approved)"),
-        (2.5, r"(?:let['’]s|we['’]ll|we will|we) (?:go with|stick (?:to|with)|take|keep|drop|use)"),
-        (2.0, r"(?:agreed|so we(?:['’]re| are) (?:going|not)|we(?:['’]re| are) going (?:to|with))"),
-        (1.5, r"(?:instead|in the end|final(?:ly)?|conclusion|then we|we do not|we won['’]t)"),
-        (1.0, r"(?:let['’]s|we['’]ll|agree|choose|decide|okay,? so)"),
+        (3.0, r"(?:we|they|committee|group|team|council)(?:['’]ve| have| has)?"
+              r" (?:decided|agreed|settled on|chosen|chose|voted)"),
+        (3.0, r"(?:let['’]s decide|(?:the|my|our|a|this) decision|that['’]s (?:decided|settled|agreed)"
+              r"|motion (?:is )?(?:agreed|carried|passed))"),
+        (2.5, r"(?:let['’]s|we['’]ll|we will|we) (?:go with|stick (?:to|with)|keep the|drop|use the)"),
+        (2.5, rf"(?:then|so|okay,?) we(?:['’]ll| will|['’]re going to| are going to) {_TALK}"),
+        (2.0, r"then we (?:release|take|use|keep|do|buy|drop|start|send)"),
+        (1.0, r"(?:instead|in the end|conclusion|we do not|we won['’]t|agreed)"),
     ),
 }  # fmt: skip
 _PATTERNS = {
@@ -37,11 +47,14 @@ _PATTERNS = {
     for focus, cues in _CUES.items()
 }
 _PROMISE = re.compile(
-    r"\b(?:i['’]ll|i will|i['’]m going to|let me|i can do|i['’]d be happy to)\b", re.IGNORECASE
+    r"\b(?:i['’]ll|i will|i shall|i['’]m going to|i can do|i['’]d be happy to)\b", re.IGNORECASE
 )
 
-BEFORE, AFTER = 2, 1
-"""Turns around a cue that belong to its moment."""
+ENOUGH = 2.0
+"""The weight from which a sentence counts; below it, most cues mean something else."""
+
+SHORTEST = 5
+"""Words; what is shorter ("Let's decide that now.") takes the next sentence along."""
 
 
 def weight(text: str, focus: Focus) -> float:
@@ -49,36 +62,57 @@ def weight(text: str, focus: Focus) -> float:
     return sum(value for value, cue in _PATTERNS[focus] if cue.search(text))
 
 
-def moments(transcript: Transcript, focus: Focus, most: int) -> list[list[int]]:
-    """Up to `most` runs of turn numbers around the strongest cues, in order, without overlap."""
-    weights = [weight(turn.text, focus) for turn in transcript.turns]
-    taken: set[int] = set()
-    found: list[list[int]] = []
-    for at in sorted(range(len(weights)), key=lambda i: (-weights[i], i)):
-        if weights[at] == 0 or len(found) == most:
-            break
-        if at in taken:
-            continue
-        run = [
-            turn
-            for turn in range(max(0, at - BEFORE), min(len(weights), at + AFTER + 1))
-            if turn not in taken
+def said(transcript: Transcript, focus: Focus, most: int) -> list[tuple[int, str]]:
+    """Up to `most` (turn number, its words) that promise or decide most clearly, in order.
+
+    The words are a piece of the turn's own text; at most one piece a turn.
+    """
+    found: list[tuple[float, int, str]] = []
+    for number, turn in enumerate(transcript.turns):
+        ranges = sentences(turn.text)
+        # A question settles nothing; it may ask for something to be done.
+        weights = [
+            0.0
+            if focus == "decisions" and turn.text[b - 1] == "?"
+            else weight(turn.text[a:b], focus)
+            for a, b in ranges
         ]
-        taken.update(run)
-        found.append(run)
-    return sorted(found)
+        if not weights or max(weights) < ENOUGH:
+            continue
+        at = weights.index(max(weights))
+        start, end = ranges[at]
+        if len(turn.text[start:end].split()) < SHORTEST:
+            end = ranges[min(at + 1, len(ranges) - 1)][1]
+        if len(turn.text[start:end].split()) >= SHORTEST:
+            found.append((weights[at], number, turn.text[start:end]))
+    best = sorted(found, key=lambda item: -item[0])[:most]
+    return sorted((number, text) for _, number, text in best)
 
 
-def responsible(transcript: Transcript, turns: Sequence[int]) -> str | None:
-    """Who takes on the task in a moment: who promises, else who is spoken to by name."""
-    strongest = max(turns, key=lambda i: weight(transcript.turns[i].text, "actions"), default=None)
-    if strongest is None:
-        return None
-    turn = transcript.turns[strongest]
-    if turn.speaker and _PROMISE.search(turn.text):
-        return turn.speaker
-    for speaker in dict.fromkeys(t.speaker for t in transcript.turns if t.speaker):
-        first = speaker.split()[0].rstrip(",")
-        if len(first) > 2 and re.search(rf"\b{re.escape(first)}\b", turn.text):
-            return speaker
+def responsible(transcript: Transcript, turn: int, text: str) -> str | None:
+    """Who takes on what `text`, said in `turn`, is about: who promises, else who is named."""
+    speaker = transcript.turns[turn].speaker
+    if speaker and _PROMISE.search(text):
+        return speaker
+    for name in dict.fromkeys(t.speaker for t in transcript.turns if t.speaker):
+        first = name.split()[0].rstrip(",")
+        if len(first) > 2 and re.search(rf"\b{re.escape(first)}\b", text):
+            return name
     return None
+
+
+def quoted(transcript: Transcript, focus: Focus, most: int) -> list[Point]:
+    """Points in the speakers' own words, each its own evidence."""
+    points = []
+    for number, text in said(transcript, focus, most):
+        turn = transcript.turns[number]
+        points.append(
+            Point(
+                text=f"{turn.speaker}: {text}" if turn.speaker else text,
+                supported=True,
+                evidence=(Evidence(number, turn.speaker, turn.start, text, 1.0),),
+                owner=responsible(transcript, number, text) if focus == "actions" else None,
+                due=deadline(text) if focus == "actions" else None,
+            )
+        )
+    return points

@@ -31,12 +31,13 @@ _OPENERS: dict[Focus | None, tuple[tuple[str, str], ...]] = {
     ),
     "actions": (
         ("What has to be done next? Answer in one sentence.", "They agreed to"),
+        ("Who promised to do what? Answer in one sentence.", "The next step is to"),
     ),
 }
 
 
 def beginnings(
-    excerpt: str, query: str | None, focus: Focus | None, speaker: str | None
+    excerpt: str, query: str | None, focus: Focus | None
 ) -> list[tuple[list[Message], str]]:
     """For a small model: (messages, the beginning to be finished) for one excerpt.
 
@@ -50,8 +51,6 @@ def beginnings(
         )
     else:
         questions = _OPENERS[focus]
-        if focus == "actions" and speaker:
-            questions = (*questions, (f"What will {speaker} do, and when?", f"{speaker} will"))
     return [
         (
             [

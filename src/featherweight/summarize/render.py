@@ -101,9 +101,10 @@ def _point(point: Point) -> RenderableType:
     quotes.add_column(justify="right", style="dim", no_wrap=True)
     quotes.add_column(style="dim")
     for item in point.evidence[:SHOWN] if point.supported else ():
-        said = Text(f"“{_short(item.quote)}”", style="italic")
-        who = Text(item.speaker or "", style="cyan")
-        line = Text.assemble(who, "  " if item.speaker else "", said)
+        line = Text(item.speaker or "", style="cyan")
+        if item.quote not in point.text:
+            line.append("  " if item.speaker else "")
+            line.append(f"“{_short(item.quote)}”", style="italic dim")
         quotes.add_row(clock(item.start) or f"#{item.turn}", line)
     body.append(quotes)
     row = Table.grid(padding=(0, 1))

@@ -14,7 +14,7 @@ from featherweight.engines.types import Engine, Generation, Message, Prompt, Req
 from featherweight.retrieve import Locator, pack, windows
 from featherweight.summarize import prompts
 from featherweight.summarize.chunks import Chunk, Piece, cut, render
-from featherweight.summarize.cues import moments, responsible, weight
+from featherweight.summarize.cues import weight
 from featherweight.summarize.points import distinct, finished_sentence, listed_points
 from featherweight.summarize.types import Focus, Length, Strategy
 from featherweight.transcript import Transcript
@@ -45,7 +45,6 @@ LOCATED_CHUNKS = 6
 
 Ask = Callable[[str, str | None, Focus | None, int], list[Message]]
 """A prompt of `prompts`: notes, query, focus, number of points."""
-
 
 
 @dataclass(slots=True)
@@ -98,21 +97,19 @@ class Job:
 def choose(job: Job) -> Strategy:
     """The default strategy.
 
-    A question, or a focus that small models need located, reads only what matters. What fits is
-    read whole. Longer meetings go by chapters: their points are then one level away from the
-    transcript, while merging notes of notes drifts.
+    A small model is not trusted to word tasks and decisions: they are quoted. What fits is read
+    whole. A question reads only what matters. Longer meetings go by chapters: their points are
+    then one level away from the transcript, while merging notes of notes drifts.
     """
+    if job.small and job.focus and job.query is None:
+        return "quotes"
     whole = [turn for turn in job.transcript.turns if turn.text]
-    words = sum(len(turn.text.split()) for turn in whole)
-    if job.small:
-        if job.focus and not job.query:
-            return "locate"
-        if words < (SMALL_CHUNK if job.query else LEAST_CHUNK) / 1.4:
-            return "single"
-        return "locate" if job.query else "chapters"
     text = "\n".join(f"{turn.speaker}: {turn.text}" for turn in whole)
-    if len(text) < 16 * job.engine.context_length and job.fits(_listing(job, text)):
+    # No tokenizer makes one token of 16 characters of speech: a long text is not even counted.
+    if len(text) < 16 * job.engine.context_length and _fits(job)(text):
         return "single"
+    if job.small:
+        return "locate" if job.query else "chapters"
     return "locate" if job.query else "map-reduce"
 
 
@@ -134,9 +131,10 @@ def _single(job: Job) -> list[Read]:
 
 
 def _truncate(job: Job) -> list[Read]:
-    chunks = cut(job.transcript, _fits(job))
-    job.left_out = len(job.transcript.turns) - len(chunks[0].turns)
-    return _read(job, chunks[:1])
+    first, *rest = (chunk for chunk in cut(job.transcript, _fits(job)) if chunk.text)
+    # A turn that the cut goes through was not read to its end: it counts too.
+    job.left_out = len({turn for chunk in rest for turn in chunk.turns})
+    return _read(job, [first])
 
 
 def _chapters(job: Job) -> list[Read]:
@@ -156,18 +154,12 @@ def _rewrite(job: Job) -> list[Read]:
 
 
 def _locate(job: Job) -> list[Read]:
-    if job.small and job.focus and job.query is None:
-        found = moments(job.transcript, job.focus, 2 * job.most)
-        parts = [chunk for run in found for chunk in cut(job.transcript, _fits(job), run)]
-        turns = [turn for run in found for turn in run]
-    else:
-        turns = _located(job)
-        parts = cut(job.transcript, _fits(job), turns)
+    turns = _located(job)
     job.left_out = len(job.transcript.turns) - len(turns)
-    return _read(job, parts)
+    return _read(job, cut(job.transcript, _fits(job), turns))
 
 
-STRATEGIES: dict[Strategy, Callable[[Job], list[Read]]] = {
+STRATEGIES: dict[str, Callable[[Job], list[Read]]] = {
     "single": _single,
     "truncate": _truncate,
     "map-reduce": _map_reduce,
@@ -183,16 +175,27 @@ STRATEGIES: dict[Strategy, Callable[[Job], list[Read]]] = {
 
 def _fits(job: Job) -> Callable[[str], bool]:
     """Whether an excerpt, with its instruction and room for the answer, can be read at once."""
-    if job.small:
-        # The bare text is what is limited; instruction and answer are short beside the context.
-        whole = "\n".join(turn.text for turn in job.transcript.turns)
-        most = max(LEAST_CHUNK, min(SMALL_CHUNK, job.count(whole) // job.most))
-        return lambda text: job.count(text) <= most
-    return lambda text: job.fits(_listing(job, text))
+    if not job.small:
+        return lambda text: job.fits(_listing(job, text))
+    # Several questions are asked about each excerpt. Instead of counting them all for each text
+    # that is tried, the longest is counted once, with some tokens to spare where it is joined.
+    asked = prompts.beginnings("", job.query, job.focus)
+    around = max(job.count(messages) for messages, _ in asked) + SENTENCE + 16
+    most = min(_chunk_size(job), job.engine.context_length - around)
+    return lambda text: job.count(text) <= most
+
+
+def _chunk_size(job: Job) -> int:
+    """Tokens a small model reads at once: a short meeting is cut into a part for every point."""
+    if job.query:
+        return SMALL_CHUNK
+    whole = job.count("\n".join(turn.text for turn in job.transcript.turns))
+    return max(LEAST_CHUNK, min(SMALL_CHUNK, whole // job.most))
 
 
 def _read(job: Job, chunks: list[Chunk]) -> list[Read]:
     """Have every chunk read, many at a time; failures are retried once, then recorded."""
+    chunks = [chunk for chunk in chunks if chunk.text]  # turns of noise only leave nothing to read
     asked = [(number, *ask) for number, chunk in enumerate(chunks) for ask in _ask(job, chunk)]
     job.chunks += len(chunks)
     answers = _generate(job, "reading", [request for _, request, _ in asked], len(chunks))
@@ -211,13 +214,10 @@ def _read(job: Job, chunks: list[Chunk]) -> list[Read]:
 
 def _ask(job: Job, chunk: Chunk) -> list[tuple[Request, str | None]]:
     """The requests for one chunk, each with the beginning that the answer continues."""
-    if not chunk.text.strip():
-        return []
     if job.small:
-        speaker = responsible(job.transcript, chunk.turns) if job.focus == "actions" else None
         return [
             (Request(messages, max_tokens=SENTENCE, stop=SENTENCE_ENDS), beginning)
-            for messages, beginning in prompts.beginnings(chunk.text, job.query, job.focus, speaker)
+            for messages, beginning in prompts.beginnings(chunk.text, job.query, job.focus)
         ]
     return [(_listing(job, chunk.text), None)]
 
@@ -270,7 +270,7 @@ def _located(job: Job) -> list[int]:
     """Turn numbers of the windows that matter most for the query or the focus, in order.
 
     Windows of about 150 words, packed up to a budget: what a capable model reads at once, or six
-    chunks of a small one.
+    chunks of a small one. The best window is always among them: one turn may exceed any budget.
     """
     turns = job.transcript.turns
     texts = [f"{turn.speaker or ''} {turn.text}" for turn in turns]
@@ -282,18 +282,22 @@ def _located(job: Job) -> list[int]:
     else:
         assert job.focus is not None
         scores = np.asarray([weight(text, job.focus) for text in joined], np.float32)
+    best = range(*spans[int(np.argmax(scores))])
+
+    def packed(budget: int) -> list[int]:
+        return sorted({*best, *pack(spans, scores, lengths, budget)})
+
     if job.small:
-        budget = LOCATED_CHUNKS * SMALL_CHUNK
-        return pack(spans, scores, lengths, int(budget / 1.4))
+        return packed(int(LOCATED_CHUNKS * SMALL_CHUNK / 1.4))
     fits = _fits(job)
     budget = sum(lengths)
     while budget > 64:
-        found = pack(spans, scores, lengths, budget)
+        found = packed(budget)
         pieces = [Piece(number, 0, len(turns[number].text)) for number in found]
         if fits(render(job.transcript, pieces)):
             return found
         budget = budget * 4 // 5
-    return pack(spans, scores, lengths, budget)
+    return packed(budget)
 
 
 # -- merging ---------------------------------------------------------------------------------------
@@ -307,22 +311,31 @@ def _merge(job: Job, reads: list[Read], ask: Ask) -> list[Read]:
     notes = [point for read in reads for point in read.points]
     while notes:
         groups = _groups(job, notes, ask)
-        requests = [_merge_request(job, group, ask) for group in groups]
-        answers = _generate(job, "merging", [request for request, _ in requests], len(groups))
-        merged: list[str] = []
-        for group, (_, beginning), answer in zip(groups, requests, answers, strict=True):
-            points = _points([(beginning, answer)])
-            if not points:
-                job.notes.append(
-                    f"merging {len(group)} notes failed ({answer.error or 'no answer'}); "
-                    "they are listed as they were."
-                )
-            merged += points or group
-        shrunk = len(merged) < len(notes)
-        notes = merged
+        several = [group for group in groups if len(group) > 1]
+        merged = iter(_merged(job, several, ask))
+        # A note too long to stand beside another has nothing to be merged with.
+        after = [note for group in groups for note in (next(merged) if len(group) > 1 else group)]
+        shrunk = len(after) < len(notes)
+        notes = after
         if len(groups) == 1 or not shrunk:
             break
     return [Read("the whole meeting", distinct(notes))]
+
+
+def _merged(job: Job, groups: list[list[str]], ask: Ask) -> list[list[str]]:
+    """One shorter list for each group of notes; the group itself where that fails."""
+    requests = [_merge_request(job, group, ask) for group in groups]
+    answers = _generate(job, "merging", [request for request, _ in requests], len(groups))
+    merged = []
+    for group, (_, beginning), answer in zip(groups, requests, answers, strict=True):
+        points = _points([(beginning, answer)])
+        if not points:
+            reason = answer.error or f"{job.engine.name} answered nothing of use."
+            job.notes.append(
+                f"{len(group)} notes could not be merged and stand as they were: {reason}"
+            )
+        merged.append(points or group)
+    return merged
 
 
 def _groups(job: Job, notes: list[str], ask: Ask) -> list[list[str]]:
@@ -339,7 +352,7 @@ def _groups(job: Job, notes: list[str], ask: Ask) -> list[list[str]]:
 def _merge_request(job: Job, notes: list[str], ask: Ask) -> tuple[Request, str | None]:
     text = "\n".join(f"- {note}" for note in notes)
     if job.small:
-        messages, beginning = prompts.beginnings(text, job.query, job.focus, None)[0]
+        messages, beginning = prompts.beginnings(text, job.query, job.focus)[0]
         return Request(messages, max_tokens=SENTENCE, stop=SENTENCE_ENDS), beginning
     messages = ask(text, job.query, job.focus, job.most)
     return Request(messages, max_tokens=ANSWER[job.length]), None

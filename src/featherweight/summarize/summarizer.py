@@ -7,10 +7,11 @@ what the model wrote, evidence is found for each, and the check decides what is 
 import time
 
 from featherweight.engines.types import Engine
-from featherweight.errors import EngineError, FeatherweightError
+from featherweight.errors import EngineError, FeatherweightError, TranscriptError
 from featherweight.retrieve import BM25Locator, Locator
 from featherweight.retrieve.terms import terms
 from featherweight.summarize.actions import stated_only
+from featherweight.summarize.cues import quoted
 from featherweight.summarize.evidence import EvidenceFinder
 from featherweight.summarize.language import looks_english
 from featherweight.summarize.points import shortenings
@@ -50,11 +51,19 @@ def summarize(
         progress=progress or (lambda stage, done, total: None),
         locator=locator or BM25Locator(),
     )
+    if not any(turn.text.strip() for turn in job.transcript.turns):
+        raise TranscriptError(f"{transcript.source}: no speech in it but noise; check the file.")
     chosen = strategy or choose(job)
-    reads = STRATEGIES[chosen](job)
-    if len(job.failed) == job.chunks:
-        raise EngineError(f"no part of {transcript.source} could be summarised; {job.failed[0]}")
-    points, rejected = _select(job, reads)
+    if chosen == "quotes":
+        if focus is None:
+            raise FeatherweightError("the strategy quotes needs a focus; add actions or decisions.")
+        points, rejected = quoted(job.transcript, focus, job.most), 0
+    else:
+        reads = STRATEGIES[chosen](job)
+        if len(job.failed) == job.chunks:
+            first = job.failed[0]
+            raise EngineError(f"no part of {transcript.source} could be summarised; {first}")
+        points, rejected = _select(job, reads)
     return Summary(
         text=" ".join(point.text for point in points),
         points=tuple(points),
@@ -131,10 +140,18 @@ def _alike(one: Point, other: Point) -> bool:
 
 def _notes(job: Job, strategy: Strategy, points: list[Point], rejected: int) -> list[str]:
     """What the reader should know before trusting the summary."""
-    notes = [f"{len(job.failed)} of {job.chunks} parts failed; {each}" for each in job.failed[:5]]
+    notes: list[str] = []
+    if job.failed:
+        notes.append(f"{len(job.failed)} of {job.chunks} parts failed, wholly or partly.")
+        notes += job.failed[:5]
+    if len(job.failed) > 5:
+        notes.append(f"{len(job.failed) - 5} more parts failed.")
     notes += job.notes
     if strategy == "truncate" and job.left_out:
-        notes.append(f"the last {job.left_out} turns were cut off and not read.")
+        notes.append(
+            f"the last {job.left_out} of {len(job.transcript.turns)} turns were not read, or not "
+            "to their end."
+        )
     if strategy == "locate" and job.left_out:
         read = len(job.transcript.turns) - job.left_out
         notes.append(
@@ -156,6 +173,11 @@ def _notes(job: Job, strategy: Strategy, points: list[Point], rejected: int) -> 
         notes.append(
             f"{rejected} more sentences were written and left out, the worse supported ones first."
         )
+    if strategy == "quotes":
+        notes.append(
+            "these are the speakers' own words, found by the phrases they use; "
+            f"{job.engine.name} was not asked."
+        )
     if not points:
-        notes.append("the model wrote no sentence that makes a point.")
+        notes.append("nothing was found." if strategy == "quotes" else "the model made no point.")
     return notes
