@@ -66,14 +66,17 @@ class EvidenceFinder:
         return tuple(self._evidence(int(at), float(chance[at])) for at in order)
 
     def check(self, point: str, evidence: Sequence[Evidence]) -> Support:
-        """Whether `evidence` (of this transcript) supports `point`."""
+        """Whether `evidence` (of this transcript) supports `point`.
+
+        A point with a number that no cited turn states is never supported, whatever its score.
+        """
         if not evidence:
             return Support(0.0, False, ("nothing in the meeting resembles this point",))
         if not all(self._sentences([item]) for item in evidence):
             return Support(0.0, False, ("a cited quote is not in its turn",))
         columns = self.support_columns(point, evidence)
         score = trees(columns, coefficients()["support"])
-        supported = score >= coefficients()["support threshold"]
+        supported = score >= coefficients()["support threshold"] and not columns["numbers"]
         return Support(
             score, supported, () if supported else self._reasons(point, evidence, columns)
         )
