@@ -1,9 +1,15 @@
 import pytest
 
 from featherweight.retrieve.terms import stem
-from featherweight.summarize import stated, stated_owner
 from featherweight.summarize.numbers import numbers, readings
-from featherweight.summarize.support import missing_names, missing_numbers, polarity, proper_names
+from featherweight.summarize.support import (
+    missing_names,
+    missing_numbers,
+    polarity,
+    proper_names,
+    stated,
+    stated_owner,
+)
 
 
 @pytest.mark.parametrize(

@@ -27,16 +27,17 @@ _CUES: dict[Focus, tuple[tuple[float, str], ...]] = {
         (2.5, r"(?:can|could|will|would) you (?:please )?(?:\w+ )?(?:send|write|check|make|prepare"
               r"|look into|find|book|get|put|bring|finish|fix|update|organi[sz]e)"),
         (2.5, r"please (?:send|write|check|make|prepare|find|book|bring|finish|update)"),
-        (1.5, rf"(?:we['’]ll|we will|we need to|you need to|you should|we should|we have to) {_TALK}"),
+        (1.5, r"(?:we['’]ll|we will|we need to|you need to|you should|we should|we have to)"
+              rf" {_TALK}"),
         (1.5, r"by (?:the end|mon|tues|wednes|thurs|fri|satur|sun|tomorrow|next|noon)"),
         (1.0, r"(?:next (?:week|meeting|time|month)|tomorrow|does it|will do|write to (?:you|us))"),
     ),
     "decisions": (
         (3.0, r"(?:we|they|committee|group|team|council)(?:['’]ve| have| has)?"
               r" (?:decided|agreed|settled on|chosen|chose|voted)"),
-        (3.0, r"(?:let['’]s decide|(?:the|my|our|a|this) decision|that['’]s (?:decided|settled|agreed)"
-              r"|motion (?:is )?(?:agreed|carried|passed))"),
-        (2.5, r"(?:let['’]s|we['’]ll|we will|we) (?:go with|stick (?:to|with)|keep the|drop|use the)"),
+        (3.0, r"(?:let['’]s decide|(?:the|my|our|a|this) decision"
+              r"|that['’]s (?:decided|settled|agreed)|motion (?:is )?(?:agreed|carried|passed))"),
+        (2.5, r"(?:let['’]s|we['’]ll|we will|we) (?:go with|stick (?:to|with)|keep the|drop|use)"),
         (2.5, rf"(?:then|so|okay,?) we(?:['’]ll| will|['’]re going to| are going to) {_TALK}"),
         (2.0, r"then we (?:release|take|use|keep|do|buy|drop|start|send)"),
         (1.0, r"(?:instead|in the end|conclusion|we do not|we won['’]t|agreed)"),
