@@ -105,7 +105,10 @@ def _tidy(text: str) -> str:
 
 # -- owners ----------------------------------------------------------------------------------------
 
-_NAME = r"(?:(?!(?:Ask|Have|Let|Remind|Tell)\b)[^\W\d_a-z][\w'’-]*(?: (?:[^\W\d_a-z][\w'’-]*|de|van|von|der)){0,3})"
+_CAPITAL = r"[^\W\d_a-z][\w'’-]*"
+_NAME = (
+    rf"(?:(?!(?:Ask|Have|Let|Remind|Tell)\b){_CAPITAL}(?: (?:{_CAPITAL}|de|van|von|der)){{0,3}})"
+)
 _AND = r"(?:,? and |, | & |/)"
 _ROLE = (
     r"(?i:(?:(?:the|our|an?) )?(?:[\w'’-]+ ){0,2}?(?:manager|designer|engineer|developer|leader?"
@@ -115,8 +118,8 @@ _ROLE = (
 _SUBJECT = re.compile(
     r"(?P<before>^|[,;:.] |\b(?:that|and|then|so|but|while|have|let|ask(?:s|ed)?|wants?|told) )"
     rf"(?P<who>(?:{_NAME}|{_ROLE})(?:{_AND}(?:{_NAME}|{_ROLE}))*)"
-    r"(?=(?P<label>: )| (?:will|would|should|must|shall|can|could|may|needs?|has|have|had|is|are|was"
-    r"|were|agree[sd]?|promise[sd]?|offer(?:s|ed)?|volunteer(?:s|ed)?|plans?|planned|to)\b|['’]ll\b)"
+    r"(?=(?P<label>: )| (?:will|would|should|must|shall|can|could|may|needs?|has|have|had|is|are"
+    r"|was|were|agree[sd]?|promise[sd]?|offer(?:s|ed)?|volunteer(?:s|ed)?|plans?|planned|to)\b|['’]ll\b)"
 )
 _AGENT = re.compile(
     r"(?P<before>\(|\b(?i:by|to|for|from|with|let|have|ask(?:s|ed)?|remind|tell|told) )"
@@ -124,7 +127,8 @@ _AGENT = re.compile(
 )
 _NOBODY = frozenset(
     """the they we it he she somebody someone everyone everybody group team participants one this
-    that these those there action actions next step all both each nobody you i note todo task""".split()
+    that these those there action actions next step all both each nobody you i note todo
+    task""".split()
 )
 _FIRST_PERSON = re.compile(
     r"\b(?:i['’]ll|i will|i['’]m (?:going to|gonna)|i am going to|i can|i could|let me|i['’]d"
