@@ -5,10 +5,12 @@ usage. Results go to standard output, everything else to standard error. Imports
 wait until a command needs them.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from featherweight.engines import Engine
     from featherweight.summarize import Summary
+    from featherweight.summarize.batch import Manifest
     from featherweight.summarize.strategies import Progress
     from featherweight.transcript import Transcript
 
@@ -28,6 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help and usage errors in plain text: rich would take half the time
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Summaries of meetings by compact language models, offline, every point checked.",
 )
@@ -62,6 +66,7 @@ class Strategy(StrEnum):
     quotes = "quotes"
 
 
+STDIN = Path("-")
 SUFFIX = {"text": ".txt", "md": ".md", "html": ".html", "json": ".json"}
 
 
@@ -95,15 +100,21 @@ def summarize(
         "strategy": strategy.value if strategy else None,
     }
     with _usage_errors():
-        from featherweight.summarize.batch import inputs
+        from featherweight.summarize.batch import Manifest, check_outputs, inputs, output_names
 
         if query is not None and not query.strip():
             raise FeatherweightError("the query is empty; ask something, or leave it out.")
-        paths: list[Path | None] = [None] if files == ["-"] else [*inputs(files)]
+        if "-" in files and len(files) > 1:
+            raise FeatherweightError("- stands for standard input and must be the only FILE.")
+        paths = [STDIN] if files == ["-"] else inputs(files)
         if len(paths) > 1 and output_dir is None and format is Format.html:
             raise FeatherweightError(
                 "several HTML pages cannot be printed at once; add --output-dir DIR."
             )
+        if output_dir is not None:
+            names = output_names(paths, SUFFIX[format])
+            check_outputs(output_dir, names, paths)
+            manifest = Manifest(output_dir, {**options, "model": model, "format": format.value})
     try:
         engine = _open(model)
     except UnknownModelError as error:
@@ -114,9 +125,12 @@ def summarize(
         if output_dir is None:
             failed = _print_summaries(paths, engine, options, format)
         else:
-            failed = _write_summaries(paths, engine, options, format, output_dir, model)
+            failed = _write_summaries(paths, names, engine, options, format, manifest)
     except FeatherweightError as error:
         _fail(error)
+    except KeyboardInterrupt:
+        _say("stopped; what was finished is kept, nothing is half-written.")
+        raise typer.Exit(130) from None
     finally:
         engine.close()
     raise typer.Exit(1 if failed else 0)
@@ -129,7 +143,7 @@ def read(
 ) -> None:
     """Show what a transcript file says: its format and its turns."""
     try:
-        transcript = _read(None if file == "-" else Path(file))
+        transcript = _read(Path(file))
     except FeatherweightError as error:
         _fail(error)
     if json:
@@ -189,27 +203,25 @@ def _open(spec: str) -> "Engine":
     return load_engine(spec)
 
 
-def _read(path: Path | None) -> "Transcript":
+def _read(path: Path) -> "Transcript":
     from featherweight.transcript import parse_transcript, read_transcript
     from featherweight.transcript.text import MAX_BYTES
 
-    if path is not None:
+    if path != STDIN:
         return read_transcript(path)
     return parse_transcript(sys.stdin.buffer.read(MAX_BYTES + 1), source="standard input")
 
 
-def _summary(
-    path: Path | None, engine: "Engine", options: dict[str, Any]
-) -> "tuple[Summary, Transcript]":
-    from featherweight.summarize import summarize
+def _summary(path: Path, engine: "Engine", options: dict[str, Any]) -> "tuple[Summary, Transcript]":
+    from featherweight.summarize import summarize_transcript
 
     transcript = _read(path)
     with _progress(transcript.source) as progress:
-        return summarize(transcript, engine, progress=progress, **options), transcript
+        return summarize_transcript(transcript, engine, progress=progress, **options), transcript
 
 
 def _print_summaries(
-    paths: list[Path | None], engine: "Engine", options: dict[str, Any], format: Format
+    paths: list[Path], engine: "Engine", options: dict[str, Any], format: Format
 ) -> int:
     """Print every summary; returns how many inputs failed or have failed parts."""
     failed = 0
@@ -221,36 +233,32 @@ def _print_summaries(
             failed += 1
             continue
         failed += summary.chunks_failed > 0
-        if format is Format.text:
+        if format is Format.text and sys.stdout.isatty():
             from featherweight.summarize.render import print_text
 
             print_text(_console(), summary, transcript)
-        elif format is Format.json:
-            _print_json(summary.to_json())
         else:
-            print(_rendered(summary, transcript, format), end="")
+            sys.stdout.write(_rendered(summary, transcript, format))
     return failed
 
 
 def _write_summaries(
-    paths: list[Path | None],
+    paths: list[Path],
+    names: list[str],
     engine: "Engine",
     options: dict[str, Any],
     format: Format,
-    folder: Path,
-    model: str,
+    manifest: "Manifest",
 ) -> int:
-    """Write every summary to `folder`; returns how many inputs failed or have failed parts."""
+    """Write every summary to a folder; returns how many inputs failed or have failed parts."""
     from featherweight.files import write_atomic
-    from featherweight.summarize.batch import Manifest, input_hash, output_names
+    from featherweight.summarize.batch import input_hash
 
-    settings = {**options, "model": model, "format": format.value}
-    manifest = Manifest(folder, settings)
-    names = output_names([path or Path("stdin") for path in paths], SUFFIX[format])
+    folder = manifest.folder
     failed = 0
     for number, (path, name) in enumerate(zip(paths, names, strict=True), 1):
-        label = f"[{number}/{len(paths)}] {path or 'standard input'}"
-        hashed = input_hash(path) if path else ""
+        label = f"[{number}/{len(paths)}] {'standard input' if path == STDIN else path}"
+        hashed = "" if path == STDIN else input_hash(path)
         if hashed and manifest.finished(name, hashed):
             _say(f"{label}: unchanged, {folder / name} kept")
             continue
@@ -292,8 +300,8 @@ def _rendered(summary: "Summary", transcript: "Transcript", format: Format) -> s
     from rich.console import Console
 
     page = StringIO()
-    render.print_text(Console(file=page, width=100), summary, transcript)
-    return page.getvalue()
+    render.print_text(Console(file=page, width=100, color_system=None), summary, transcript)
+    return "".join(f"{line.rstrip()}\n" for line in page.getvalue().splitlines())
 
 
 def _console() -> "Console":
@@ -329,7 +337,9 @@ def _say(text: str) -> None:
 
 
 def _complain(error: FeatherweightError) -> None:
-    _say(f"error: {error}")
+    from featherweight.transcript.text import one_line
+
+    _say(f"error: {one_line(str(error))}")  # a server's own words may be in it
 
 
 def _fail(error: FeatherweightError, code: int = 1) -> NoReturn:
@@ -347,14 +357,16 @@ def _usage_errors() -> Iterator[None]:
 
 def main() -> None:
     """Entry point of the command `featherweight`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what is written to a file is UTF-8 everywhere
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
     try:
         app()
-    except KeyboardInterrupt:
-        _say("stopped; nothing half-written was left behind.")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read the output has enough of it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """What works on this machine, what is missing, how to get it."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from featherweight.engines import embedded
 from featherweight.engines.llama_cpp import usable_cores
@@ -45,7 +48,9 @@ def _package(name: str, package: str, extra: str, needed: bool) -> Check:
     if importlib.util.find_spec(package) is None:
         remedy = f"pip install 'featherweight[{extra}]' -c constraints.txt"
         return Check(name, False if needed else None, "not installed", remedy)
-    return Check(name, True, f"{package} {importlib.metadata.version(package)}")
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return Check(name, True, f"{package} {importlib.metadata.version(package)}")
+    return Check(name, True, f"{package}, of unknown version")
 
 
 def _embedded() -> Check:
@@ -78,7 +83,11 @@ def _fast_copy() -> Check:
 
 def _memory() -> Check:
     try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    except (AttributeError, ValueError, OSError):
+        # What programs can have, caches that give way included: "free" alone is nearly always low.
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        found = None
+    if found is None:
         return Check("Memory", True, "unknown")
+    free = int(found[1]) / 2**20
     return Check("Memory", free > 1.0, f"{free:.1f} GiB free", "free at least 1 GiB")

@@ -41,6 +41,19 @@ def write_atomic(path: Path, data: str | bytes) -> None:
         ) from None
 
 
+def check_writable(folder: Path) -> None:
+    """Make `folder` and try to write there; raises `OutputError` where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot write to {folder}: {reason}; choose a folder that you may write to."
+        ) from None
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes, read in 4 MB blocks."""
     digest = hashlib.sha256()

@@ -76,7 +76,7 @@ def progress_bar(source: str) -> Iterator[Callable[[str, int, int], None]]:
     console = Console(stderr=True)
     with Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a file may be called "[/b].txt"
         BarColumn(bar_width=32),
         TextColumn("{task.completed}/{task.total} parts"),
         TimeElapsedColumn(),

@@ -11,7 +11,7 @@ from featherweight.summarize.evidence import (
     SupportRate,
     support_rate,
 )
-from featherweight.summarize.summarizer import summarize
+from featherweight.summarize.summarizer import summarize_transcript
 from featherweight.summarize.types import Focus, Length, Point, Strategy, Summary
 
 __all__ = [
@@ -24,6 +24,6 @@ __all__ = [
     "Summary",
     "Support",
     "SupportRate",
-    "summarize",
+    "summarize_transcript",
     "support_rate",
 ]

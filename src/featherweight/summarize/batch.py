@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import orjson
 
 from featherweight import __version__
 from featherweight.errors import FeatherweightError, OutputError
-from featherweight.files import sha256, write_atomic
+from featherweight.files import check_writable, sha256, write_atomic
+from featherweight.transcript.text import printable
 
 SUFFIXES = frozenset(
     {".vtt", ".srt", ".txt", ".md", ".json", ".jsonl", ".tsv", ".docx", ".text", ".markdown"}
@@ -28,10 +30,12 @@ SUFFIXES = frozenset(
 def inputs(arguments: Sequence[str]) -> list[Path]:
     """Files named by paths, folders (searched to any depth) and globs, each once, in order.
 
-    Raises `FeatherweightError` where a folder or glob gives nothing. A path that does not exist is
-    kept: reading it reports the error beside the other files' results.
+    What an earlier run wrote into a folder is no transcript and is not taken. Raises
+    `FeatherweightError` where a folder or glob gives nothing. A path that does not exist is kept:
+    reading it reports the error beside the other files' results.
     """
     found: list[Path] = []
+    written = lru_cache(_written)
     for argument in arguments:
         path = Path(argument).expanduser()
         if path.is_dir():
@@ -39,7 +43,7 @@ def inputs(arguments: Sequence[str]) -> list[Path]:
                 file
                 for file in path.rglob("*")
                 if file.is_file()
-                and file.name != MANIFEST
+                and file not in written(file.parent)
                 and (file.suffix.lower() in SUFFIXES or file.name.endswith(".A.words.xml"))
                 and not any(part.startswith(".") for part in file.relative_to(path).parts)
             )
@@ -50,13 +54,24 @@ def inputs(arguments: Sequence[str]) -> list[Path]:
                 )
             found += inside
         elif not path.exists() and any(sign in argument for sign in "*?["):
-            matches = sorted(file for file in _glob(path) if file.is_file())
+            matches = sorted(
+                file for file in _glob(path) if file.is_file() and file not in written(file.parent)
+            )
             if not matches:
                 raise FeatherweightError(f"{argument}: no file matches; check the pattern.")
             found += matches
         else:
             found.append(path)
-    return list(dict.fromkeys(found))
+    return list({path.absolute(): path for path in reversed(found)}.values())[::-1]
+
+
+def _written(folder: Path) -> frozenset[Path]:
+    """The files of a folder that an earlier run wrote there."""
+    try:
+        manifest = Manifest(folder, {})
+    except OutputError:  # somebody else's manifest
+        return frozenset()
+    return frozenset(folder / name for name in (MANIFEST, *manifest.names))
 
 
 def _glob(pattern: Path) -> list[Path]:
@@ -66,23 +81,30 @@ def _glob(pattern: Path) -> list[Path]:
 
 
 def output_names(files: Sequence[Path], suffix: str) -> list[str]:
-    """A name for each input: its stem, or as much more of its path as tells it from the others."""
+    """A name for each input: its stem, or as much more of its path as tells it from the others.
 
-    def longer(file: Path, level: int) -> str:
-        if level == 0:
-            return file.stem
-        parts = file.absolute().parts[1:] or (file.name,)
-        return "-".join(parts[-level:])
+    Names differ in more than case, since not every disk tells cases apart.
+    """
 
-    levels = [0] * len(files)
-    while True:
-        names = [longer(file, level) for file, level in zip(files, levels, strict=True)]
+    names = [file.stem for file in files]
+    for level in range(1, max((len(file.absolute().parts) for file in files), default=1)):
         same = Counter(name.casefold() for name in names)
-        if max(same.values(), default=1) == 1:
-            return [f"{name}{suffix}" for name in names]
-        levels = [
-            level + (same[name.casefold()] > 1) for level, name in zip(levels, names, strict=True)
+        names = [
+            "-".join(file.absolute().parts[1:][-level:]) if same[name.casefold()] > 1 else name
+            for file, name in zip(files, names, strict=True)
         ]
+    taken: set[str] = set()
+    found = []
+    for name in names:
+        # A disk takes 255 bytes, the manifest UTF-8 only.
+        name = unique = printable(name).encode()[-200:].decode(errors="ignore")
+        count = 1
+        while unique.casefold() in taken:  # Notes.txt beside notes.txt
+            count += 1
+            unique = f"{name}-{count}"
+        taken.add(unique.casefold())
+        found.append(f"{unique}{suffix}")
+    return found
 
 
 MANIFEST = "manifest.json"
@@ -97,6 +119,11 @@ class Manifest:
         key = orjson.dumps([settings, __version__], option=orjson.OPT_SORT_KEYS)
         self._key = hashlib.sha256(key).hexdigest()
         self._outputs = self._read()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The outputs that are finished."""
+        return tuple(self._outputs)
 
     def _read(self) -> dict[str, Any]:
         path = self.folder / MANIFEST
@@ -126,7 +153,7 @@ class Manifest:
     def record(self, name: str, source: str, input_hash: str, figures: dict[str, Any]) -> None:
         """Note that `name` is finished."""
         self._outputs[name] = {
-            "input": source,
+            "input": printable(source),
             "input_sha256": input_hash,
             "settings_sha256": self._key,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -149,8 +176,20 @@ class Manifest:
         write_atomic(self.folder / MANIFEST, orjson.dumps(data, option=orjson.OPT_INDENT_2))
 
 
+def check_outputs(folder: Path, names: Sequence[str], files: Sequence[Path]) -> None:
+    """Raise `OutputError` before the work where its results could not be written afterwards."""
+    check_writable(folder)
+    for path in files:
+        for name in names:
+            if (folder / name).exists() and path.exists() and path.samefile(folder / name):
+                raise OutputError(
+                    f"{printable(str(path))} would be overwritten by its summary; choose another "
+                    "output folder or format."
+                )
+
+
 def input_hash(path: Path) -> str:
-    """Hash of an input file; empty where it cannot be read, which reading then reports."""
+    """Hash of an input file; empty for what cannot be read (reading reports it) or only once."""
     with contextlib.suppress(OSError):
-        return sha256(path)
+        return sha256(path) if path.is_file() else ""
     return ""

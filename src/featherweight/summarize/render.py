@@ -16,6 +16,7 @@ from rich.text import Text
 
 from featherweight.summarize.evidence import Evidence
 from featherweight.summarize.types import Point, Summary
+from featherweight.transcript.text import printable
 from featherweight.transcript.types import Transcript
 
 SHOWN = 3
@@ -79,32 +80,36 @@ def _task(point: Point) -> str:
 def print_text(console: Console, summary: Summary, transcript: Transcript) -> None:
     """Print the summary; colours and width are the console's."""
     console.print()
-    console.print(Text(title(summary), style="bold"))
-    console.print(Text(f"{summary.source} · {about(transcript)}", style="dim"))
+    console.print(_text(title(summary), "bold"))
+    console.print(_text(f"{summary.source} · {about(transcript)}", "dim"))
     console.print()
     for point in summary.points:
         console.print(_point(point))
     for note in summary.notes:
-        console.print(Padding(Text(f"Note: {note}", style="yellow"), (0, 0, 0, 2)))
+        console.print(Padding(_text(f"Note: {note}", "yellow"), (0, 0, 0, 2)))
     console.print(Rule(style="dim"))
-    console.print(Text(figures(summary), style="dim"))
+    console.print(_text(figures(summary), "dim"))
+
+
+def _text(text: str, style: str) -> Text:
+    return Text(printable(text), style=style)
 
 
 def _point(point: Point) -> RenderableType:
     mark = Text("●", style="green") if point.supported else Text("○", style="yellow")
-    body: list[RenderableType] = [Text(point.text, style="bold" if point.supported else "")]
+    body: list[RenderableType] = [_text(point.text, "bold" if point.supported else "")]
     if task := _task(point):
-        body.append(Text(task, style="cyan"))
+        body.append(_text(task, "cyan"))
     if verdict := _verdict(point):
-        body.append(Text(verdict, style="yellow"))
+        body.append(_text(verdict, "yellow"))
     quotes = Table.grid(padding=(0, 2))
     quotes.add_column(justify="right", style="dim", no_wrap=True)
     quotes.add_column(style="dim")
     for item in point.evidence[:SHOWN] if point.supported else ():
-        line = Text(item.speaker or "", style="cyan")
+        line = _text(item.speaker or "", "cyan")
         if item.quote not in point.text:
             line.append("  " if item.speaker else "")
-            line.append(f"“{_short(item.quote)}”", style="italic dim")
+            line.append_text(_text(f"“{_short(item.quote)}”", "italic dim"))
         quotes.add_row(clock(item.start) or f"#{item.turn}", line)
     body.append(quotes)
     row = Table.grid(padding=(0, 1))
@@ -139,7 +144,8 @@ def to_markdown(summary: Summary, transcript: Transcript) -> str:
 
 def _md(text: str) -> str:
     """Text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))
+    text = re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(printable(text).split()))
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", text)  # no list, no underline of a heading
 
 
 # -- HTML ------------------------------------------------------------------------------------------
@@ -181,28 +187,31 @@ tr:target td { background: #fff3c4; color: #1d2330 }
 """
 
 
+def _e(text: str) -> str:
+    return html.escape(printable(text))
+
+
 def to_html(summary: Summary, transcript: Transcript) -> str:
     """One page that stands alone: the points, and the transcript that their quotes link to."""
-    e = html.escape
     points = "\n".join(_li(point) for point in summary.points)
-    notes = "\n".join(f'<p class="note">{e(note)}</p>' for note in summary.notes)
+    notes = "\n".join(f'<p class="note">{_e(note)}</p>' for note in summary.notes)
     rows = "\n".join(
-        f'<tr id="t{number}"><td class="n">{e(clock(turn.start)) or number}</td>'
-        f'<td class="who">{e(turn.speaker or "")}</td><td>{e(turn.text)}</td></tr>'
+        f'<tr id="t{number}"><td class="n">{_e(clock(turn.start)) or number}</td>'
+        f'<td class="who">{_e(turn.speaker or "")}</td><td>{_e(turn.text)}</td></tr>'
         for number, turn in enumerate(transcript.turns)
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{e(title(summary))}: {e(summary.source)}</title><style>{_STYLE}</style></head>
-<body><main><h1>{e(title(summary))}</h1>
-<p class="dim">{e(summary.source)} · {e(about(transcript))}</p>
+<title>{_e(title(summary))}: {_e(summary.source)}</title><style>{_STYLE}</style></head>
+<body><main><h1>{_e(title(summary))}</h1>
+<p class="dim">{_e(summary.source)} · {_e(about(transcript))}</p>
 <ol class="points">
 {points}
 </ol>
 {notes}
-<p class="dim">{e(figures(summary))}</p>
+<p class="dim">{_e(figures(summary))}</p>
 <h2>Transcript</h2>
 <table>
 {rows}
@@ -211,14 +220,13 @@ def to_html(summary: Summary, transcript: Transcript) -> str:
 
 
 def _li(point: Point) -> str:
-    e = html.escape
     parts: Iterable[str] = [
-        f"<p>{e(point.text)}</p>",
-        f'<p class="task">{e(_task(point))}</p>' if _task(point) else "",
-        f'<p class="why">{e(_verdict(point))}</p>' if not point.supported else "",
+        f"<p>{_e(point.text)}</p>",
+        f'<p class="task">{_e(_task(point))}</p>' if _task(point) else "",
+        f'<p class="why">{_e(_verdict(point))}</p>' if not point.supported else "",
         *(
-            f'<blockquote><a href="#t{item.turn}">{e(_who(item) or f"turn {item.turn}")}</a> '
-            f"{e(_short(item.quote))}</blockquote>"
+            f'<blockquote><a href="#t{item.turn}">{_e(_who(item) or f"turn {item.turn}")}</a> '
+            f"{_e(_short(item.quote))}</blockquote>"
             for item in (point.evidence[:SHOWN] if point.supported else ())
         ),
     ]
