@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from featherweight.engines.hf_vocabulary import Vocabulary
-from featherweight.engines.text import check_prompt, split_beginning
+from featherweight.engines.text import ZERO_WIDTH_SPACE, check_prompt, split_beginning
 from featherweight.engines.types import Message, Prompt
 from featherweight.errors import EngineError
-
-ZERO_WIDTH_SPACE = "\u200b"
 
 
 class Encoded(NamedTuple):

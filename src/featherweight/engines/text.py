@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from featherweight.engines.types import Message, Prompt, Request
 from featherweight.errors import ContextLengthError, EngineError
 
+ZERO_WIDTH_SPACE = "\u200b"  # after a literal's first character: no control token any more
 HALF = "a character in it is cut in half (a lone surrogate), repair the text first"
 
 
