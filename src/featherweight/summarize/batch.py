@@ -7,7 +7,6 @@ with failed parts counts as unfinished, so the next run tries it again.
 
 import contextlib
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -31,8 +30,9 @@ SUFFIXES = frozenset(
 def inputs(arguments: Sequence[str]) -> list[Path]:
     """Files named by paths, folders (searched to any depth) and globs, each once, in order.
 
-    Of folders and globs, what an earlier run wrote is not taken: it is no transcript. Raises `FeatherweightError` where a folder or glob gives nothing. A path that does not exist is
-    kept: reading it reports the error beside the other files' results.
+    Of folders and globs, what an earlier run wrote is not taken: it is no transcript. Raises
+    `FeatherweightError` where a folder or glob gives nothing. A path that does not exist is kept:
+    reading it reports the error beside the other files' results.
     """
     found: list[Path] = []
     written = lru_cache(_written)
@@ -62,7 +62,7 @@ def inputs(arguments: Sequence[str]) -> list[Path]:
             found += matches
         else:
             found.append(path)
-    return list({os.path.abspath(path): path for path in reversed(found)}.values())[::-1]
+    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
 
 
 def _written(folder: Path) -> frozenset[Path]:
