@@ -92,7 +92,7 @@ def summarize(
         Strategy | None, typer.Option(help="How to read a long meeting; chosen unless given.")
     ] = None,
 ) -> None:
-    """Summarize meetings; each point comes with the transcript lines that support it."""
+    """Summarize meetings, each point with the lines that support it."""
     options: dict[str, Any] = {
         "query": query,
         "length": length.value,

@@ -62,7 +62,10 @@ def inputs(arguments: Sequence[str]) -> list[Path]:
             found += matches
         else:
             found.append(path)
-    return list({path.absolute(): path for path in reversed(found)}.values())[::-1]
+    once: dict[Path, Path] = {}
+    for path in found:
+        once.setdefault(path.resolve(), path)
+    return list(once.values())
 
 
 def _written(folder: Path) -> frozenset[Path]:

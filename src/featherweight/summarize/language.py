@@ -17,9 +17,13 @@ def looks_english(text: str) -> bool:
     """Whether common English words make up a share of the words as they do in English speech.
 
     English meetings have 40 to 60 % such words, other languages in Latin script under 15 %.
-    Texts under 20 words pass.
+    Texts under 20 words pass, unless their script is another: Japanese has few spaces.
     """
-    words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text[:50_000].casefold().replace("’", "'"))
+    text = text[:50_000]
+    letters = [character for character in text if character.isalpha()]
+    if len(letters) > 20 and 2 * sum(map(str.isascii, letters)) < len(letters):
+        return False
+    words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text.casefold().replace("’", "'"))
     if len(words) < 20:
         return True
     return sum(word in _COMMON for word in words) > 0.2 * len(words)

@@ -113,7 +113,7 @@ def _notes(job: Job, strategy: Strategy, points: list[Point], rejected: int) -> 
         )
     if rejected and job.small:
         notes.append(
-            f"{rejected} more sentences were written and left out, the worse supported ones first."
+            f"sentences that were written and left out, the worse supported ones first: {rejected}."
         )
     if strategy == "quotes":
         notes.append(

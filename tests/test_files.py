@@ -1,0 +1,60 @@
+"""Files are whole or not there."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from featherweight.errors import OutputError
+from featherweight.files import check_writable, sha256, write_atomic
+
+
+def test_writing(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c.txt"
+    write_atomic(path, "é")
+    assert path.read_bytes() == "é".encode()
+    write_atomic(path, b"\xff")
+    assert path.read_bytes() == b"\xff"
+    assert [item.name for item in path.parent.iterdir()] == ["c.txt"]
+
+
+def test_the_umask_decides(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "a", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_crash_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    write_atomic(path, "old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert [item.name for item in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "a", tmp_path / ("x" * 300), tmp_path):
+        with pytest.raises(OutputError, match="cannot write"):
+            write_atomic(path, "")
+    for folder in (tmp_path / "file", tmp_path / "file" / "a"):
+        with pytest.raises(OutputError, match="cannot write to"):
+            check_writable(folder)
+    check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 3_000_000)
+    import hashlib
+
+    assert sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 3_000_000).hexdigest()
