@@ -4,13 +4,7 @@ Chunks lose nothing, strategies decide what the model reads, and code, not the m
 point is supported.
 """
 
-from featherweight.summarize.evidence import (
-    Evidence,
-    EvidenceFinder,
-    Support,
-    SupportRate,
-    support_rate,
-)
+from featherweight.summarize.evidence import Evidence, EvidenceFinder, Support
 from featherweight.summarize.summarizer import summarize_transcript
 from featherweight.summarize.types import Focus, Length, Point, Strategy, Summary
 
@@ -23,7 +17,5 @@ __all__ = [
     "Strategy",
     "Summary",
     "Support",
-    "SupportRate",
     "summarize_transcript",
-    "support_rate",
 ]
