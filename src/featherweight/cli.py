@@ -63,6 +63,7 @@ class Strategy(StrEnum):
     chapters_resummarise = "chapters-resummarise"
     chapters_rewrite = "chapters-rewrite"
     locate = "locate"
+    quotes = "quotes"
 
 
 STDIN = Path("-")

@@ -46,13 +46,24 @@ def locate(content: str, text: str) -> tuple[int, int] | None:
     return found.span() if found else None
 
 
-def load(data: Path, split: str) -> list[Meeting]:
-    """Meetings of `split`, joined on meeting_id, in the file's order."""
+def tidy(text: str) -> str:
+    """Speech as a reader wants it: no noise marks, no space before punctuation and clitics."""
+    text = re.sub(r"\{[^{}]*\}", " ", text).replace("_", "")
+    text = re.sub(r"\s+", " ", text)
+    return re.sub(r" (?=[.,;:?!]|['’](?:s|re|ve|ll|m|d|t)\b)", "", text).strip()
+
+
+def load(data: Path, split: str, clean: bool = False) -> list[Meeting]:
+    """Meetings of `split`, joined on meeting_id, in the file's order.
+
+    `clean` tidies the transcript and the gold evidence alike; else both stay raw.
+    """
+    read = tidy if clean else str
     transcripts = {row["meeting_id"]: row for row in rows(data / "qmsum" / f"{split}.jsonl.gz")}
     meetings = []
     for row in rows(data / "qmsum_evidence" / f"{split}.jsonl.gz"):
         turns = tuple(
-            Turn(turn["speaker"], turn["content"])
+            Turn(turn["speaker"], read(turn["content"]))
             for turn in transcripts[row["meeting_id"]]["meeting_transcripts"]
         )
         meeting = Meeting(
@@ -67,7 +78,7 @@ def load(data: Path, split: str) -> list[Meeting]:
                     for item in evidence:
                         if item["type"] != "CES":
                             continue
-                        at = locate(item["content"], turns[item["turn_index"]].text)
+                        at = locate(read(item["content"]), turns[item["turn_index"]].text)
                         if at is None:
                             meeting.not_located += 1
                         else:

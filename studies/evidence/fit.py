@@ -15,6 +15,7 @@ import numpy as np
 from data import Meeting, load
 from measure import hits, prf
 from points import KINDS, points
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -25,6 +26,7 @@ OUT = Path(evidence.__file__).with_name("evidence.json")
 FOLDS = 5
 TOP, REST = 60, 40  # sentences a point to learn from: the best by BM25, and a sample of the others
 FALSE_SUPPORT = 0.10
+TREES, LEAVES = 60, 8
 
 
 def fold_of(meetings: int) -> np.ndarray:
@@ -95,21 +97,16 @@ def stage(points: list[Point], xs: list[np.ndarray], names: list[str], key: Sequ
     return logistic(names, *sample(points, xs, key)), out
 
 
-def fit_ranker(meetings: list[Meeting]) -> tuple[dict, dict]:
+def ranker_rows(meetings: list[Meeting]) -> list[Point]:
     rows = []
     for number, meeting in enumerate(meetings):
         index = SentenceIndex(meeting.transcript)
         rows += [Point(number, index, a.text, a.ces) for a in meeting.answers]
-    names, xs = rows[0].names, [row.x for row in rows]
-    key = [names.index("sentence, of best"), names.index("around 3, of best")]
-    first, opinion = stage(rows, xs, names, key)
-    context = [row.index.context(p) for row, p in zip(rows, opinion, strict=True)]
-    more = list(context[0])
-    xs = [
-        np.column_stack([x, *columns.values()]).astype(np.float32)
-        for x, columns in zip(xs, context, strict=True)
-    ]
-    second, final = stage(rows, xs, names + more, [len(names) + more.index("first stage")])
+    return rows
+
+
+def scored(rows: list[Point], final: list[np.ndarray]) -> tuple[float, dict]:
+    """The find threshold with the best F1, and F1 at fixed k and at that threshold."""
     report = {}
     orders = [np.argsort(-p, kind="stable")[: evidence.MOST] for p in final]
     for k in (1, 3, 5, 10):
@@ -127,48 +124,135 @@ def fit_ranker(meetings: list[Meeting]) -> tuple[dict, dict]:
         curve[round(float(threshold), 2)] = float(prf(total)[2])
     best = max(curve, key=lambda threshold: curve[threshold])
     report["F1 at threshold"] = round(curve[best], 4)
+    return best, report
+
+
+def fit_ranker(meetings: list[Meeting]) -> tuple[dict, dict]:
+    rows = ranker_rows(meetings)
+    names, xs = rows[0].names, [row.x for row in rows]
+    key = [names.index("sentence, of best"), names.index("around 3, of best")]
+    first, opinion = stage(rows, xs, names, key)
+    context = [row.index.context(p) for row, p in zip(rows, opinion, strict=True)]
+    more = list(context[0])
+    xs = [
+        np.column_stack([x, *columns.values()]).astype(np.float32)
+        for x, columns in zip(xs, context, strict=True)
+    ]
+    second, final = stage(rows, xs, names + more, [len(names) + more.index("first stage")])
+    best, report = scored(rows, final)
     return {"first": first, "second": second, "find threshold": best}, report
 
 
-def fit_support(meetings: list[Meeting]) -> tuple[dict, dict]:
-    """Each kind of false point weighs the same; together they weigh as much as the true ones."""
+# Columns where more can only speak against the point; the fitted trees keep to it.
+AGAINST = frozenset(
+    [
+        "numbers",
+        "names",
+        "names near",
+        "names anywhere",
+        "denial unheard",
+        "denial far",
+        "denial alone",
+        "denial ignored",
+        "denied elsewhere",
+        "affirmed elsewhere",
+        "unheard",
+        "others",
+        "others by far",
+        "never said",
+    ]
+)
+FOR = frozenset(["best", "expected", "covered", "covered around", "best covered", "letters"])
+
+
+def boosted(names: list[str], x: np.ndarray, y: np.ndarray, weight: np.ndarray):
+    direction = [-1 if name in AGAINST else 1 if name in FOR else 0 for name in names]
+    return HistGradientBoostingClassifier(
+        max_iter=TREES,
+        max_leaf_nodes=LEAVES,
+        learning_rate=0.1,
+        min_samples_leaf=60,
+        l2_regularization=5.0,
+        monotonic_cst=direction,
+        early_stopping=False,
+        random_state=0,
+    ).fit(x, y, weight)
+
+
+def written(names: list[str], model: HistGradientBoostingClassifier) -> dict:
+    """The trees as plain numbers, in the form that `ranker.trees` reads."""
+    forest = []
+    for (predictor,) in model._predictors:
+        nodes: list = []
+        for node in predictor.nodes:
+            if node["is_leaf"]:
+                nodes.append(float(f"{node['value']:.4g}"))
+            else:
+                cut = float(f"{node['num_threshold']:.6g}")
+                column = int(node["feature_idx"])
+                nodes.append([column, cut, int(node["left"]), int(node["right"])])
+        forest.append(nodes)
+    bias = float(model._baseline_prediction.item())
+    return {"names": names, "bias": round(bias, 5), "trees": forest}
+
+
+def support_rows(meetings: list[Meeting]) -> tuple:
     rows, kinds, where, finder, at = [], [], [], None, -1
     fold = fold_of(len(meetings))
     for number, _, kind, text in points(meetings, seed=0):
         if number != at:
             finder, at = evidence.EvidenceFinder(meetings[number].transcript), number
-        cited = finder.find(text)
-        if cited:
+        if cited := finder.find(text):
             columns = finder.support_columns(text, cited)
             rows.append(list(columns.values()))
             kinds.append(kind)
             where.append(fold[number])
-    names, x, kind, where = list(columns), np.array(rows), np.array(kinds), np.array(where)
-    y = kind == "true"
-    weight = np.where(y, 1.0 / y.sum(), 0.0)
+    return list(columns), np.array(rows), np.array(kinds), np.array(where)
+
+
+def kind_weights(kind: np.ndarray) -> np.ndarray:
+    """True and false points weigh the same; a kind of false ones by the root of its number."""
+    weight = np.zeros(len(kind))
+    root = {name: np.sqrt((kind == name).sum()) for name in KINDS}
     for name in KINDS:
-        weight[kind == name] = 1.0 / len(KINDS) / (kind == name).sum()
-    weight *= len(y) / 2
+        weight[kind == name] = root[name] / sum(root.values()) / max((kind == name).sum(), 1)
+    weight[kind == "true"] = 1 / (kind == "true").sum()
+    return weight * len(kind) / 2
+
+
+def judged(fit, names: list[str], x: np.ndarray, kind: np.ndarray, where: np.ndarray) -> tuple:
+    """Out of fold: the lowest threshold that keeps the aim over all false points, and rates."""
+    y, weight = kind == "true", kind_weights(kind)
     score = np.zeros(len(y))
     for held in range(FOLDS):
         kept = where != held
-        weights = logistic(names, x[kept], y[kept], weight[kept])
-        score[~kept] = apply(names, weights, x[~kept])
-    np.savez("/tmp/support.npz", x=x, kind=kind, where=where, names=names)
-    rates = {}
-    # The lowest threshold at which the mean over kinds of false support keeps the aim.
-    for threshold in np.arange(0.02, 0.98, 0.005):
-        rates = {name: float((score[kind == name] >= threshold).mean()) for name in KINDS}
-        if np.mean(list(rates.values())) <= FALSE_SUPPORT:
-            break
-    report = {"recall": float((score[y] >= threshold).mean()), "false support": rates}
-    return {"support": logistic(names, x, y, weight), "support threshold": round(threshold, 3)}, report
+        score[~kept] = fit(names, x[kept], y[kept], weight[kept]).predict_proba(x[~kept])[:, 1]
+    threshold = float(np.quantile(score[~y], 1 - FALSE_SUPPORT))
+    rates = {name: round(float((score[kind == name] >= threshold).mean()), 4) for name in KINDS}
+    recall = round(float((score[y] >= threshold).mean()), 4)
+    return threshold, {"recall": recall, "false support": rates}
+
+
+def fit_support(meetings: list[Meeting]) -> tuple[dict, dict]:
+    names, x, kind, where = support_rows(meetings)
+    y, weight = kind == "true", kind_weights(kind)
+    threshold, report = judged(boosted, names, x, kind, where)
+    support = written(names, boosted(names, x, y, weight))
+    return {"support": support, "support threshold": threshold}, report
 
 
 def rounded(value: object) -> object:
+    if isinstance(value, dict) and "trees" in value:
+        return value
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def write(coefficients: dict) -> None:
+    """One line for each entry: a change of the fit stays readable in a diff."""
+    lines = [f"{json.dumps(k)}: {json.dumps(rounded(v))}" for k, v in coefficients.items()]
+    OUT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -178,11 +262,11 @@ def main() -> None:
     meetings = load(args.data, "train")
     found, report = fit_ranker(meetings)
     print("finding, out of fold:", json.dumps(report))
-    OUT.write_text(json.dumps(rounded(found), indent=1) + "\n", encoding="utf-8")
+    write(found)
     ranker.coefficients.cache_clear()
     support, report = fit_support(meetings)
     print("checking, out of fold:", json.dumps(report))
-    OUT.write_text(json.dumps(rounded(found | support), indent=1) + "\n", encoding="utf-8")
+    write(found | support)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-
 from data import Span
+from numpy.typing import NDArray
 
 COUNTS = ("predicted", "right", "gold", "found")
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from featherweight.summarize.numbers import numbers
 from featherweight.summarize.support import proper_names
 
-WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SMALL = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
+    fifteen sixteen seventeen eighteen nineteen
+"""
+WORDS = _SMALL.split()
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 
 def changed_number(text: str, rng: random.Random) -> str | None:
@@ -47,7 +48,9 @@ def _like(old: str, value: float, rng: random.Random) -> str | None:
     if not number:
         return None
     part = rng.choice(number)
-    pool = TENS if part.lower() in TENS else WORDS[2:13] if part.lower() in WORDS[:13] else WORDS[13:]
+    pool = (
+        TENS if part.lower() in TENS else WORDS[2:13] if part.lower() in WORDS[:13] else WORDS[13:]
+    )
     new = rng.choice(pool)
     return re.sub(rf"\b{part}\b", new.capitalize() if part[0].isupper() else new, old, count=1)
 
@@ -85,13 +88,16 @@ def changed_name(
         old = text[start:end]
         others = []
         for other in speakers:
-            plain = re.sub(r"\s*\(.*", "", other).strip()
-            short = plain.split()[0] if " " not in old and len(plain.split()) == 2 else plain
-            if len(old) == 1 and len(plain.split()[-1]) == 1:
-                short = plain.split()[-1]
-            if other != name and short.casefold() not in text.casefold() and short:
-                if short.casefold() != old.casefold():
-                    others.append(short)
+            # "The professor" becomes "the grad", "C" becomes "D"; other names are put in whole.
+            parts = re.sub(r"\s*\(.*", "", other).split()
+            lettered = len(parts) == 2 and len(parts[1]) == 1
+            new = " ".join(parts)
+            if lettered and len(old) == 1:
+                new = parts[1]
+            elif lettered and " " not in old:
+                new = parts[0]
+            if new and other != name and new.casefold() not in text.casefold():
+                others.append(new)
         if others:
             new = rng.choice(others)
             return text[:start] + (new.lower() if old.islower() else new) + text[end:]
@@ -105,7 +111,7 @@ def changed_name(
 _NOT = re.compile(r"\b(?:not|never)\s+|n['’]t\b", re.IGNORECASE)
 _CANNOT = re.compile(r"\bcannot\b", re.IGNORECASE)
 _AUXILIARY = re.compile(
-    r"\b(?:is|are|was|were|should|would|could|can|will|must|might|may|has to|had|have|has|did|does|do)\b"
+    r"\b(?:is|are|was|were|should|would|could|can|will|must|might|may|had|have|has|did|does|do)\b"
 )
 _BASE = {
     "thought": "think", "said": "say", "felt": "feel", "wanted": "want", "made": "make",

@@ -1,4 +1,4 @@
-"""True points and false ones, each with its meeting: what the support check is fitted and judged on.
+"""True points and false ones, each with its meeting: what the support check is judged on.
 
 Kinds: "true"; "number", "name", "negation inserted", "negation removed": one thing changed;
 "other meeting": a true point put to the next meeting but a few of the same split.

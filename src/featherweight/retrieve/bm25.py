@@ -42,9 +42,9 @@ class BM25:
         self._parts: dict[str, NDArray[np.float64]] = {}  # beside `rows`: the term's score there
         for term, (rows, tfs) in postings.items():
             idf = float(np.log1p((self.size - len(rows) + 0.5) / (len(rows) + 0.5)))
-            at, tf = np.array(rows, dtype=np.int64), np.array(tfs, dtype=np.float64)
+            at, often = np.array(rows, dtype=np.int64), np.array(tfs, dtype=np.float64)
             self.idf[term], self.rows[term] = idf, at
-            self._parts[term] = idf * tf * (k1 + 1) / (tf + norm[at])
+            self._parts[term] = idf * often * (k1 + 1) / (often + norm[at])
 
     def scores(self, query: str) -> NDArray[np.float32]:
         """[n_texts] float32, one score a text; 0 where no term is shared."""

@@ -10,28 +10,36 @@ from functools import lru_cache
 _MARK = re.compile(r"\{[^{}]*\}")
 _WORD = re.compile(r"[^\W_]+(?:[.,]\d+)*(?:['’][^\W_]+)*")
 
-STOPWORDS = frozenset(
-    """a about above after again against all also am an and any are aren as at be because been before
-    being below between both but by can cannot could couldn did didn do does doesn doing don down
-    during each either else ever every for from further had hadn has hasn have haven having he her
-    here hers herself him himself his how however i if in into is isn it its itself just let ll m
-    may me might more most must my myself neither no nor not now of off on once only or other ought
-    our ours ourselves out over own re s same shall she should shouldn since so some such t than
-    that the their theirs them themselves then there these they this those though through thus to
-    too under until up upon us ve very was wasn we were weren what when where whether which while
-    who whom whose why will with within without won would wouldn yet you your yours yourself d n
-    ah aha alright anyway anything basically cos cuz eh er erm everything actually gonna gotta ha
-    hey hi hm hmm huh kind kinda know like mean mhm mm mmm mmmm nah oh ok okay ooh really right
-    something sort stuff sure thing things think uh uhhuh um wanna well whatever yeah yep yes yup
-    """.split()
+
+def word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+STOPWORDS = word_set(
+    """
+    a about above after again against all also am an and any are aren as at be because been
+    before being below between both but by can cannot could couldn did didn do does doesn doing
+    don down during each either else ever every for from further had hadn has hasn have haven
+    having he her here hers herself him himself his how however i if in into is isn it its
+    itself just let ll m may me might more most must my myself neither no nor not now of off on
+    once only or other ought our ours ourselves out over own re s same shall she should shouldn
+    since so some such t than that the their theirs them themselves then there these they this
+    those though through thus to too under until up upon us ve very was wasn we were weren what
+    when where whether which while who whom whose why will with within without won would wouldn
+    yet you your yours yourself d n ah aha alright anyway anything basically cos cuz eh er erm
+    everything actually gonna gotta ha hey hi hm hmm huh kind kinda know like mean mhm mm mmm
+    mmmm nah oh ok okay ooh really right something sort stuff sure thing things think uh uhhuh
+    um wanna well whatever yeah yep yes yup
+    """
 )
 
 # Longest first; what is left must keep at least three letters, one of them a vowel.
 _SUFFIXES = (
-    "ization", "isation", "ational", "fulness", "ousness", "iveness", "ations", "ingly", "edly",
-    "ments", "ation", "ities", "ators", "ness", "ment", "ings", "ible", "able", "ator", "ions",
-    "ally", "ence", "ance", "ity", "ing", "ion", "ies", "ied", "ive", "ize", "ise", "est", "ers",
-    "ors", "ely", "ed", "es", "ly", "er", "or", "al", "ic", "y", "s", "e",
+    "ization", "isation", "ational", "fulness", "ousness", "iveness", "ations", "ingly", "izing",
+    "ising", "ments", "ation", "ities", "ators", "edly", "ized", "ised", "ness", "ment", "ings",
+    "ible", "able", "ator", "ions", "ally", "ence", "ance", "ity", "ing", "ion", "ies", "ied",
+    "ive", "ize", "ise", "our", "est", "ers", "ors", "ely", "ed", "es", "ly", "er", "or", "al",
+    "ic", "y", "s", "e",
 )  # fmt: skip
 _VOWEL = re.compile(r"[aeiouy]")
 
@@ -49,7 +57,11 @@ def stem(word: str) -> str:
         for suffix in _SUFFIXES:
             if word.endswith(suffix):
                 rest = word[: -len(suffix)]
-                if len(rest) >= 3 and _VOWEL.search(rest) and not (suffix == "s" and rest[-1] in "su"):
+                if (
+                    len(rest) >= 3
+                    and _VOWEL.search(rest)
+                    and not (suffix == "s" and rest[-1] in "su")
+                ):
                     word = rest
                     break
         else:

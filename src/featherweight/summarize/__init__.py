@@ -8,7 +8,13 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from featherweight.summarize.evidence import Evidence, EvidenceFinder, Support
+from featherweight.summarize.evidence import (
+    Evidence,
+    EvidenceFinder,
+    Support,
+    SupportRate,
+    support_rate,
+)
 from featherweight.summarize.summarizer import summarize
 from featherweight.summarize.types import Focus, Length, Point, Strategy, Summary
 
@@ -21,7 +27,9 @@ __all__ = [
     "Strategy",
     "Summary",
     "Support",
+    "SupportRate",
     "summarize",
+    "support_rate",
 ]
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from featherweight.summarize.support import stated, stated_owner
 from featherweight.summarize.types import Point
 from featherweight.transcript.types import Transcript, Turn
 
@@ -21,11 +22,16 @@ def stated_only(point: Point, transcript: Transcript) -> Point:
     return replace(point, text=text, owner=owner, due=due)
 
 
-def contains(text: str, words: str) -> bool:
-    """Whether `text` has `words` as whole words, in any case and spacing; `the` does not count."""
-    wanted = [re.escape(word) for word in words.split() if word.casefold() != "the"]
-    pattern = r"(?<!\w)" + r"\W+(?:the\W+)?".join(wanted) + r"(?!\w)"
-    return bool(wanted) and re.search(pattern, text, re.IGNORECASE) is not None
+def deadline(text: str) -> str | None:
+    """The first date that a text states."""
+    found = _DUE.search(text)
+    return (found["led"] or found["bare"]) if found else None
+
+
+def _says(value: str, texts: Sequence[str]) -> bool:
+    """Whether a text states `value`: as it is written ("Q3", "3pm"), or in other words."""
+    literal = re.compile(rf"(?<!\w){re.escape(value)}(?!\w)", re.IGNORECASE)
+    return any(literal.search(text) for text in texts) or stated(value, texts)
 
 
 # -- dates -----------------------------------------------------------------------------------------
@@ -83,14 +89,14 @@ def _due(text: str, turns: Sequence[Turn]) -> tuple[str, str | None]:
     def keep_stated(found: re.Match[str]) -> str:
         nonlocal due
         when = found["led"] or found["bare"]
-        if any(contains(turn.text, when) for turn in turns):
+        if _says(when, [turn.text for turn in turns]):
             due = due or when
             return found[0]
         # "before Friday's meeting" becomes "before the meeting"
         return f"{found['lead'] or ''}the " if found["whose"] else ""
 
-    stated = _DUE.sub(keep_stated, text)
-    return (text, due) if stated == text else (_tidy(stated), due)
+    changed = _DUE.sub(keep_stated, text)
+    return (text, due) if changed == text else (_tidy(changed), due)
 
 
 def _tidy(text: str) -> str:
@@ -119,7 +125,8 @@ _SUBJECT = re.compile(
     r"(?P<before>^|[,;:.] |\b(?:that|and|then|so|but|while|have|let|ask(?:s|ed)?|wants?|told) )"
     rf"(?P<who>(?:{_NAME}|{_ROLE})(?:{_AND}(?:{_NAME}|{_ROLE}))*)"
     r"(?=(?P<label>: )| (?:will|would|should|must|shall|can|could|may|needs?|has|have|had|is|are"
-    r"|was|were|agree[sd]?|promise[sd]?|offer(?:s|ed)?|volunteer(?:s|ed)?|plans?|planned|to)\b|['’]ll\b)"
+    r"|was|were|agree[sd]?|promise[sd]?|offer(?:s|ed)?|volunteer(?:s|ed)?|plans?|planned|to)\b"
+    r"|['’]ll\b)"
 )
 _AGENT = re.compile(
     r"(?P<before>\(|\b(?i:by|to|for|from|with|let|have|ask(?:s|ed)?|remind|tell|told) )"
@@ -129,11 +136,6 @@ _NOBODY = frozenset(
     """the they we it he she somebody someone everyone everybody group team participants one this
     that these those there action actions next step all both each nobody you i note todo
     task""".split()
-)
-_FIRST_PERSON = re.compile(
-    r"\b(?:i['’]ll|i will|i['’]m (?:going to|gonna)|i am going to|i can|i could|let me|i['’]d"
-    r"|i would|i should|i have to|i need to|i must|me)\b",
-    re.IGNORECASE,
 )
 
 
@@ -148,25 +150,26 @@ def _owner(text: str, turns: Sequence[Turn]) -> tuple[str, str | None]:
             return found[0]
         if found.re is _AGENT and found["who"].isupper():  # "to PDF", "for AMI"
             return found[0]
-        stated = [name for name in names if _stated(name, turns)]
+        kept = [name for name in names if _stated(name, turns)]
         if found.re is _SUBJECT:
-            owner = owner or " and ".join(n for n in stated if _is_person(n, turns)) or None
-        if len(stated) == len(names):
+            owner = owner or " and ".join(n for n in kept if _is_person(n, turns)) or None
+        if len(kept) == len(names):
             return found[0]
         nobody = "" if found["label"] else "somebody"
-        return f"{found['before']}{' and '.join(stated) or nobody}"
+        return f"{found['before']}{' and '.join(kept) or nobody}"
 
-    kept = _AGENT.sub(keep_stated, _SUBJECT.sub(keep_stated, text))
-    return (text, owner) if kept == text else (_tidy(kept), owner)
+    changed = _AGENT.sub(keep_stated, _SUBJECT.sub(keep_stated, text))
+    return (text, owner) if changed == text else (_tidy(changed), owner)
 
 
 def _stated(name: str, turns: Sequence[Turn]) -> bool:
     """Whether a turn says the name or the role, or its bearer promises something there."""
     bare = re.sub(r"^(?:the|our|an?) ", "", name, flags=re.IGNORECASE)
-    return any(
-        contains(turn.text, bare) or (_speaks(bare, turn) and _FIRST_PERSON.search(turn.text))
-        for turn in turns
-    )
+    said = [(turn.speaker, turn.text) for turn in turns]
+    literally = any(_says(bare, [text]) for _, text in said)
+    # A label such as SPEAKER_01 is one word to people.
+    named = [(bare if _speaks(bare, turn) else None, turn.text) for turn in turns]
+    return literally or stated_owner(bare, [*said, *named])
 
 
 def _is_person(name: str, turns: Sequence[Turn]) -> bool:
@@ -180,4 +183,4 @@ def _is_person(name: str, turns: Sequence[Turn]) -> bool:
 
 
 def _speaks(name: str, turn: Turn) -> bool:
-    return turn.speaker is not None and contains(turn.speaker, name)
+    return turn.speaker is not None and _says(name, [turn.speaker])

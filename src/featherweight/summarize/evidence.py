@@ -5,23 +5,17 @@ Nothing here asks a model. `EvidenceFinder.find` ranks the meeting's sentences f
 not fit. How well both work on human summaries is measured in `studies/evidence/`.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from featherweight.retrieve.terms import stem, words
 from featherweight.transcript.types import Transcript
 
-from .features import Array, SentenceIndex
-from .ranker import coefficients, likelihoods, logistic
-from .support import (
-    missing_names,
-    missing_numbers,
-    negation_features,
-    polarity,
-)
+from .comparing import compare
+from .features import Array, Columns, SentenceIndex
+from .ranker import coefficients, rank, trees
+from .support import missing_names, missing_numbers
 
 MOST = 10  # sentences, when `find` decides how many
 
@@ -52,7 +46,7 @@ class EvidenceFinder:
     def __init__(self, transcript: Transcript) -> None:
         self.transcript = transcript
         self._index = SentenceIndex(transcript)
-        self._last: tuple[str, Array] = ("", np.zeros(0))
+        self._last: tuple[str, Columns, Array] | None = None
 
     def find(self, point: str, k: int | None = None) -> tuple[Evidence, ...]:
         """The sentences that most likely support `point`, best first.
@@ -63,7 +57,7 @@ class EvidenceFinder:
         """
         if not any(term in self._index.by_letters.idf for term in self._index.letters(point)):
             return ()
-        chance = self._likelihoods(point)
+        _, chance = self._ranked(point)
         order = np.argsort(-chance, kind="stable")[: MOST if k is None else max(k, 0)]
         if k is None:
             enough = chance[order] >= coefficients()["find threshold"]
@@ -72,30 +66,41 @@ class EvidenceFinder:
         return tuple(self._evidence(int(at), float(chance[at])) for at in order)
 
     def check(self, point: str, evidence: Sequence[Evidence]) -> Support:
-        """Whether `evidence` (of this transcript) supports `point`."""
+        """Whether `evidence` (of this transcript) supports `point`.
+
+        A point with a number that no cited turn states is never supported, whatever its score.
+        """
         if not evidence:
             return Support(0.0, False, ("nothing in the meeting resembles this point",))
+        if not all(self._sentences([item]) for item in evidence):
+            return Support(0.0, False, ("a cited quote is not in its turn",))
         columns = self.support_columns(point, evidence)
-        score = float(logistic(columns, coefficients()["support"]))
-        supported = score >= coefficients()["support threshold"]
-        return Support(score, supported, () if supported else self._reasons(point, evidence, columns))
+        score = trees(columns, coefficients()["support"])
+        supported = score >= coefficients()["support threshold"] and not columns["numbers"]
+        return Support(
+            score, supported, () if supported else self._reasons(point, evidence, columns)
+        )
 
     def _evidence(self, at: int, score: float) -> Evidence:
         number, _, _ = self._index.spans[at]
         turn = self.transcript.turns[number]
         return Evidence(number, turn.speaker, turn.start, self._index.texts[at], score)
 
-    def _likelihoods(self, point: str) -> Array:
-        # `check` follows `find` on the same point.
-        if self._last[0] != point or not len(self._last[1]):
-            self._last = point, likelihoods(self._index, point)
-        return self._last[1]
+    def _ranked(self, point: str) -> tuple[Columns, Array]:
+        # `check` follows `find` on the same point, so the last one is kept.
+        if self._last is None or self._last[0] != point:
+            self._last = point, *rank(self._index, point)
+        return self._last[1:]
 
     def _sentences(self, evidence: Sequence[Evidence]) -> list[int]:
         """Index sentences that the quotes touch."""
         found = set()
         for item in evidence:
+            if not 0 <= item.turn < len(self.transcript.turns) or not item.quote.strip():
+                continue
             start = self.transcript.turns[item.turn].text.find(item.quote)
+            if start < 0:
+                continue
             end = start + len(item.quote)
             low, high = np.searchsorted(self._index.turn, [item.turn, item.turn + 1])
             found |= {
@@ -106,72 +111,21 @@ class EvidenceFinder:
         return sorted(found)
 
     def support_columns(self, point: str, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """What the support model sees; every column compares the point with what is cited."""
-        index = self._index
-        cited = self._sentences(evidence)
+        """What the support model sees: see `comparing.compare`."""
         turns = sorted({item.turn for item in evidence})
-        texts = [self.transcript.turns[turn].text for turn in turns]
-        speakers = [self.transcript.turns[turn].speaker or "" for turn in turns]
-        chance = np.sort(self._likelihoods(point)[cited])[::-1] if cited else np.zeros(1)
-        query = index.query(point)
-        weight = {term: value * index.idf(term) for term, value in query.items()}
-        total = sum(weight.values()) or 1.0
+        columns, chance = self._ranked(point)
+        return compare(self._index, point, self._sentences(evidence), turns, columns, chance)
 
-        def covered(sentences: Sequence[int]) -> float:
-            said = {term for at in sentences for term in index.terms[at]}
-            return sum(value for term, value in weight.items() if term in said) / total
-
-        around = {at + step for at in cited for step in (-1, 0, 1)} & set(range(index.size))
-        letters = index.letters(point)
-        heard = {piece for at in cited for piece in index.letters(index.texts[at])}
-        letter_weight = {piece: index.by_letters.idf.get(piece, index.unseen) for piece in letters}
-        columns = {
-            "best": float(np.log((chance[0] + 1e-6) / (1 - chance[0] + 1e-6))),
-            "expected": float(np.log(chance.sum() + 1e-3)),
-            "covered": covered(cited),
-            "covered around": covered(sorted(around)),
-            "best covered": max((covered([at]) for at in cited), default=0.0),
-            "letters": sum(letter_weight[piece] for piece in letters if piece in heard)
-            / (sum(letter_weight.values()) or 1.0),
-            "never said": sum(
-                value for term, value in weight.items() if term not in index.by_sentence.idf
-            )
-            / total,
-            "numbers": float(bool(missing_numbers(point, texts))),
-            "names": float(bool(missing_names(point, texts, speakers))),
-        }
-        quotes = [polarity(item.quote) for item in evidence]
-        idf = {term: index.idf(term) for term in query}
-        return columns | negation_features(polarity(point), quotes, idf) | self._who(point, turns)
-
-    def _who(self, point: str, turns: Sequence[int]) -> dict[str, float]:
-        """Do the named speakers say what the point says, when their names are not looked at?"""
-        named = self._index.named(point)
-        if named.max(initial=0.0) <= 0.5:
-            return {"unheard": 0.0, "others": 0.0, "others by far": 0.0}
-        chosen = np.flatnonzero(named > 0.5)
-        names = {word for at in chosen for word in self._index.name_words(int(at))}
-        bare = re.sub(r"[^\W_]+", lambda found: "" if stem(found[0].casefold()) in names else found[0], point)
-        chance = likelihoods(self._index, bare)
-        mine = np.isin(self._index.speaker, chosen)
-        top = np.argsort(-chance, kind="stable")[:10]
-        share = float(chance[top][mine[top]].sum() / chance[top].sum())
-        logit = np.log((chance + 1e-6) / (1 - chance + 1e-6))
-        gap = float(logit.max() - logit[mine].max(initial=-14.0))
-        cited = {self._index.speakers.index(self.transcript.turns[t].speaker or "") for t in turns}
-        texts = {stem(word) for t in turns for word in words(self.transcript.turns[t].text)}
-        unheard = [
-            at for at in chosen
-            if at not in cited and not set(self._index.name_words(int(at))) & texts
-        ]
-        return {"unheard": len(unheard) / len(chosen), "others": 1 - share, "others by far": gap}
-
-    def _reasons(self, point: str, evidence: Sequence[Evidence], columns: dict[str, float]) -> tuple[str, ...]:
+    def _reasons(
+        self, point: str, evidence: Sequence[Evidence], columns: dict[str, float]
+    ) -> tuple[str, ...]:
         turns = sorted({item.turn for item in evidence})
         texts = [self.transcript.turns[turn].text for turn in turns]
         speakers = [self.transcript.turns[turn].speaker or "" for turn in turns]
         reasons = [f"the number {n} is in no cited turn" for n in missing_numbers(point, texts)]
-        reasons += [f"the name {n} is in no cited turn" for n in missing_names(point, texts, speakers)]
+        reasons += [
+            f"the name {n} is in no cited turn" for n in missing_names(point, texts, speakers)
+        ]
         if columns["denial far"]:
             reasons.append("the point denies something that no cited sentence denies")
         if columns["denied elsewhere"]:
@@ -183,3 +137,24 @@ class EvidenceFinder:
         if not reasons:
             reasons.append("the cited sentences cover too little of what the point says")
         return tuple(reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class SupportRate:
+    """How many points of a summary their evidence supports."""
+
+    points: int
+    supported: int
+    unsupported: tuple[tuple[str, Support], ...]
+
+    @property
+    def rate(self) -> float:
+        return self.supported / self.points if self.points else 0.0
+
+
+def support_rate(points: Sequence[str], transcript: Transcript) -> SupportRate:
+    """Find and check evidence for each point of a summary, e.g. a model's own points."""
+    finder = EvidenceFinder(transcript)
+    checked = [(point, finder.check(point, finder.find(point))) for point in points]
+    bad = tuple((point, support) for point, support in checked if not support.supported)
+    return SupportRate(len(checked), len(checked) - len(bad), bad)

@@ -8,6 +8,7 @@ sums only, no product over the vocabulary.
 import re
 from collections import Counter
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from featherweight.retrieve import BM25
 from featherweight.retrieve.terms import stem, terms, words
 from featherweight.transcript.types import Transcript
 
+from .numbers import numbers, readings
 from .sentences import sentences
 from .wording import AGREEMENT, ASKING, FIRST_PERSON, NEGATIONS, REPORTING
 
@@ -41,7 +43,8 @@ def smooth(values: Array, sigma: float) -> Array:
     """[n] -> [n], a Gaussian mean over neighbours; beyond the ends there is nothing."""
     reach = int(3 * sigma) + 1
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return np.convolve(values, kernel / kernel.sum())[reach : reach + len(values)]
+    mean = np.convolve(values, kernel / kernel.sum())
+    return mean[reach : reach + len(values)].astype(np.float64)
 
 
 def near(hit: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
@@ -53,7 +56,8 @@ def near(hit: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
 
 
 def relative(values: Array) -> Array:
-    return values / max(values.max(initial=0.0), 1e-9)
+    share: Array = values / max(values.max(initial=0.0), 1e-9)
+    return share
 
 
 def ranks(values: Array) -> Array:
@@ -81,7 +85,7 @@ class SentenceIndex:
         self.by_letters = BM25(self.texts, analyze=grams)
         self.terms = [terms(text) for text in self.texts]
         self.unseen = float(np.log1p((self.size + 0.5) / 0.5))  # the idf of a term nobody said
-        self._pairs = [set(zip(found, found[1:], strict=False)) for found in self.terms]
+        self._pairs = [set(pairwise(found)) for found in self.terms]
         self._speakers()
         self._shape()
 
@@ -99,9 +103,13 @@ class SentenceIndex:
         spread = Counter(word for name in every for word in name)
         rare = {word: float(np.log1p(len(every) / count)) for word, count in spread.items()}
         self._names = [{word: rare[word] for word in name} for name in every]
-        self._full = [sum(rare[word] for word in name) or sum(all_.values()) or 1.0
-                      for name, all_ in zip(main, self._names, strict=True)]
-        self._initials = ["".join(word[0] for word in name.split()).upper() for name in self.speakers]
+        self._full = [
+            sum(rare[word] for word in name) or sum(all_.values()) or 1.0
+            for name, all_ in zip(main, self._names, strict=True)
+        ]
+        self._initials = [
+            "".join(word[0] for word in name.split()).upper() for name in self.speakers
+        ]
 
     def named(self, point: str) -> Array:
         """[speakers]: how much of each speaker's name stands in the point, 0 to 1."""
@@ -126,10 +134,12 @@ class SentenceIndex:
         def any_of(chosen: frozenset[str]) -> Array:
             return np.array([not chosen.isdisjoint(text) for text in said], dtype=np.float64)
 
-        self.question = np.array([text.rstrip(" \"'”’)").endswith("?") for text in self.texts], float)
+        self.question = np.array(
+            [text.rstrip(" \"'”’)").endswith("?") for text in self.texts], float
+        )
         self.agreement = any_of(AGREEMENT)
         self.negation = any_of(NEGATIONS)
-        self.digits = np.array([any(c.isdigit() for c in text) for text in self.texts], float)
+        self.readings = [readings(text) for text in self.texts]
         self.shape: Columns = {
             "words": np.log1p(number),
             "terms": np.log1p(distinct),
@@ -161,9 +171,7 @@ class SentenceIndex:
             if share > 1 / 3
             for word in name
         }
-        return {
-            term: FAINT if term in REPORTING or term in faint else 1.0 for term in terms(point)
-        }
+        return {term: FAINT if term in REPORTING or term in faint else 1.0 for term in terms(point)}
 
     def columns(self, point: str) -> Columns:
         """Feature name -> [n], for the first stage."""
@@ -182,7 +190,7 @@ class SentenceIndex:
         found |= self._letters(point)
         found |= self._feedback(query, relative(score), found["around 3, of best"])
         pairs = terms(point)
-        wanted = set(zip(pairs, pairs[1:], strict=False))
+        wanted = set(pairwise(pairs))
         found["pairs"] = np.array([len(wanted & pair) for pair in self._pairs], dtype=np.float64)
         return found | self._who(point) | self._manner(point, query) | self.shape
 
@@ -236,8 +244,9 @@ class SentenceIndex:
 
     def _manner(self, point: str, query: Mapping[str, float]) -> Columns:
         said = set(words(point))
-        digits = float(any(letter.isdigit() for letter in point))
-        found = {"numbers": digits * self.digits}
+        stated = {value for _, _, value in numbers(point)}
+        shared = [len(stated & found) / max(len(stated), 1) for found in self.readings]
+        found = {"numbers": np.array(shared, dtype=np.float64)}
         for name, chosen, there in (
             ("asking", ASKING, self.question),
             ("agreeing", AGREEMENT, self.agreement),

@@ -3,11 +3,12 @@
 import re
 
 _COMMON = frozenset(
-    """the be to of and a in that have i it for not on with he as you do at this but his by from we
-    they say her she or an will my one all would there their what so up out if about who get
+    """the be to of and a in that have i it for not on with he as you do at this but his by from
+    they we say her she or an will my one all would there their what so up out if about who get
     which go me when make can like no just him know take into your some could them see other than
-    then now look only its over think also back after use two how our first well way even new want because
-    any these give day most us is are was were been has had did does don't it's i'm yeah okay
+    then now look only its over think also back after use two how our first well way even new want
+    because any these give day most us is are was were been has had did does don't it's i'm yeah
+    okay
     """.split()
 )
 

@@ -3,17 +3,15 @@
 import re
 from collections.abc import Iterator
 
-_UNITS = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-        "fifteen sixteen seventeen eighteen nineteen".split()
-    )
-}
+_SMALL = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
+    fifteen sixteen seventeen eighteen nineteen
+"""
+_UNITS = {word: value for value, word in enumerate(_SMALL.split())}
 _TENS = {
     word: 10 * value
     for value, word in enumerate(
-        "twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2
+        ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2
     )
 }
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
@@ -39,11 +37,7 @@ def numbers(text: str) -> list[tuple[int, int, float]]:
     A lone "one", and the words first, second and third, count things in the telling more often
     than they state a number, so they are left out; figures ("1", "2nd") never are.
     """
-    return [
-        (start, end, value)
-        for start, end, value, plain in _parse(text)
-        if not plain
-    ]
+    return [(start, end, value) for start, end, value, plain in _parse(text) if not plain]
 
 
 def readings(text: str) -> set[float]:
@@ -92,6 +86,10 @@ def _parse(text: str) -> Iterator[tuple[int, int, float, bool]]:
             weak = after == at + 1 and word == "one"
             yield token.start(), tokens[after - 1].end(), total, weak
             at = after
+        elif word == "point" and at + 1 < len(tokens) and _word(tokens[at + 1]) in _UNITS:
+            after, total = _decimals(tokens, at + 1, 0)  # "point three percent"
+            yield token.start(), tokens[after - 1].end(), total, True
+            at = after
         else:
             at += 1
 
@@ -122,16 +120,22 @@ def _cardinal(tokens: list[re.Match[str]], at: int) -> tuple[int, float]:
             total, current, room = total + max(current, 1) * _SCALES[word], 0, _SCALES[word]
         elif word in _ORDINALS and room in (10, 100) and _ORDINALS[word] < room:
             return at + 1, total + current + _ORDINALS[word]  # twenty-first
-        elif word == "and" and room in (100, 1000, 10**6) and (
-            following in _UNITS or following in _TENS
+        elif (
+            word == "and"
+            and room in (100, 1000, 10**6)
+            and (following in _UNITS or following in _TENS)
         ):  # a hundred and five
             pass
         elif word == "point" and following in _UNITS:
             return _decimals(tokens, at + 1, total + current)
         elif word == "and" and following == "a" and _is(tokens, at + 2, "half"):
             return at + 3, total + current + 0.5
-        elif tokens[at].group() == "-" and (following in _UNITS or following in _TENS
-                                            or following in _ORDINALS or following in _SCALES):
+        elif tokens[at].group() == "-" and (
+            following in _UNITS
+            or following in _TENS
+            or following in _ORDINALS
+            or following in _SCALES
+        ):
             pass
         else:
             break

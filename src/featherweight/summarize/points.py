@@ -7,15 +7,18 @@ from featherweight.summarize.sentences import sentences
 
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+(?=\S)")
 _MARKUP = re.compile(r"\*\*|__|^#+\s*|`")
+_CLAUSE = re.compile(
+    r",|;|\s(?:and|but|which|so|because|while|although|as well as) (?!\w+[.,]?$)", re.IGNORECASE
+)
 _ABBREVIATED = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|No|vs|e\.g|i\.e|[A-Z])$")
 _END = re.compile(r"[.!?…。！？][\"'”’)\]]*$")
 
 
 _EMPTY = frozenset(
     stem(word)
-    for word in """transcript transcription meeting summary conversation topic discussion participants
-    group sentence question speaker user text issue various different new important importance need
-    potential""".split()
+    for word in """transcript transcription meeting summary conversation topic discussion
+    participants group sentence question answer speaker user text issue various different new
+    important importance need potential""".split()
 )
 
 
@@ -59,6 +62,16 @@ def finished_sentence(beginning: str, ending: str, cut_off: bool) -> str | None:
             return None
         sentence += "."
     return None if circular(sentence) or empty(beginning, sentence) else sentence
+
+
+def shortenings(sentence: str) -> list[str]:
+    """The sentence, then what is left of it when it ends before one of its later clauses.
+
+    What a small model makes up mostly hangs on behind: `, which is a very important step`.
+    """
+    cuts = [found.start() for found in _CLAUSE.finditer(sentence)]
+    kept = [f"{sentence[:cut].rstrip(' ,;')}." for cut in reversed(cuts)]
+    return [sentence, *(short for short in kept if len(terms(short)) > 3)]
 
 
 def empty(beginning: str, sentence: str) -> bool:

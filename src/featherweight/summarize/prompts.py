@@ -30,14 +30,14 @@ _OPENERS: dict[Focus | None, tuple[tuple[str, str], ...]] = {
         ("Which option did they choose? Answer in one sentence.", "The group chose"),
     ),
     "actions": (
-        ("What has to be done next, and by whom?", "They agreed to"),
-        ("Which task was given to somebody? Answer in one sentence.", "The next step is to"),
+        ("What has to be done next? Answer in one sentence.", "They agreed to"),
+        ("Who promised to do what? Answer in one sentence.", "The next step is to"),
     ),
 }
 
 
 def beginnings(
-    excerpt: str, query: str | None, focus: Focus | None, speaker: str | None
+    excerpt: str, query: str | None, focus: Focus | None
 ) -> list[tuple[list[Message], str]]:
     """For a small model: (messages, the beginning to be finished) for one excerpt.
 
@@ -51,8 +51,6 @@ def beginnings(
         )
     else:
         questions = _OPENERS[focus]
-        if focus == "actions" and speaker:
-            questions = (*questions, (f"What will {speaker} do?", f"{speaker} will"))
     return [
         (
             [

@@ -1,10 +1,11 @@
-"""Two small logistic models, one after the other: how likely is each sentence to be evidence?
+"""How likely is each sentence to be evidence: two small logistic models, one after the other.
 
-The second sees the first one's opinion of the neighbours. Weights are plain numbers in
-`evidence.json`, fitted by `studies/evidence/fit.py`.
+The second sees the first one's opinion of the neighbours. `trees` judges support. All weights
+are plain numbers in `evidence.json`, fitted by `studies/evidence/fit.py`.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .features import Array, SentenceIndex
+from .features import Array, Columns, SentenceIndex
 
 
 @cache
@@ -29,11 +30,28 @@ def logistic(columns: Mapping[str, Any], weights: Mapping[str, float]) -> Any:
     return 1 / (1 + np.exp(-np.clip(logit, -30, 30)))
 
 
-def likelihoods(index: SentenceIndex, point: str) -> Array:
-    """[n sentences]: the chance that a sentence is central evidence for the point."""
+def rank(index: SentenceIndex, point: str) -> tuple[Columns, Array]:
+    """First-stage columns, and [n sentences]: the chance to be central evidence for the point."""
     if not index.size:
-        return np.zeros(0)
+        return {}, np.zeros(0)
     columns = index.columns(point)
     first: Array = logistic(columns, coefficients()["first"])
     second: Array = logistic(columns | index.context(first), coefficients()["second"])
-    return second
+    return columns, second
+
+
+def trees(columns: Mapping[str, float], forest: Mapping[str, Any]) -> float:
+    """Boosted trees on one row: a chance from 0 to 1.
+
+    A tree is a list of nodes, the root first: a number is a leaf; [column, cut, left, right] goes
+    left where the column of that place in `names` is <= cut.
+    """
+    row = [columns[name] for name in forest["names"]]
+    total = float(forest["bias"])
+    for tree in forest["trees"]:
+        node = tree[0]
+        while isinstance(node, list):
+            column, cut, left, right = node
+            node = tree[left if row[column] <= cut else right]
+        total += node
+    return 1 / (1 + math.exp(-total))

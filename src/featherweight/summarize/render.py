@@ -106,9 +106,10 @@ def _point(point: Point) -> RenderableType:
     quotes.add_column(justify="right", style="dim", no_wrap=True)
     quotes.add_column(style="dim")
     for item in point.evidence[:SHOWN] if point.supported else ():
-        said = _text(f"“{_short(item.quote)}”", "italic")
-        who = _text(item.speaker or "", "cyan")
-        line = Text.assemble(who, "  " if item.speaker else "", said)
+        line = _text(item.speaker or "", "cyan")
+        if item.quote not in point.text:
+            line.append("  " if item.speaker else "")
+            line.append(_text(f"“{_short(item.quote)}”", "italic dim"))
         quotes.add_row(clock(item.start) or f"#{item.turn}", line)
     body.append(quotes)
     row = Table.grid(padding=(0, 1))

@@ -3,7 +3,9 @@
 import re
 
 # A word that ends with a point without ending a sentence.
-_ABBREVIATION = re.compile(r"(?:^|[\s(])(?:Mr|Mrs|Ms|Dr|Prof|Hon|Rt|St|No|vs|e\.g|i\.e|etc|[A-Z])\.$")
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(])(?:Mr|Mrs|Ms|Dr|Prof|Hon|Rt|St|No|vs|e\.g|i\.e|etc|[A-Z])\.$"
+)
 _STOP = re.compile(r"(?:[.?!…]+|[。？！])[\"'”’)\]]*(?=\s|$)|(?<=[。？！])")
 _JOINT = re.compile(
     r"[,;:—–-]\s+|\s*\{[^{}]*\}\s*|\s+(?=(?:and|but|so|because|cause|then|or|if|which|when|that)\s)"

@@ -4,8 +4,6 @@ No strategy here loses text in silence: chunks cover every turn they were given,
 fails is made once more, and what still fails is counted and named.
 """
 
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -16,6 +14,7 @@ from featherweight.engines.types import Engine, Generation, Message, Prompt, Req
 from featherweight.retrieve import Locator, pack, windows
 from featherweight.summarize import prompts
 from featherweight.summarize.chunks import Chunk, Piece, cut, render
+from featherweight.summarize.cues import weight
 from featherweight.summarize.points import distinct, finished_sentence, listed_points
 from featherweight.summarize.types import Focus, Length, Strategy
 from featherweight.transcript import Transcript
@@ -27,7 +26,10 @@ SMALL = 500_000_000
 """Models with fewer parameters finish sentences instead of writing lists (see `prompts`)."""
 
 SMALL_CHUNK = 520
-"""Tokens of transcript that a small model reads at once; chosen on QMSum val, studies/summaries."""
+"""Tokens of transcript that a small model reads at once, at most."""
+
+LEAST_CHUNK = 128
+"""A short meeting is cut finer, so that there is a part for every point, but not below this."""
 
 ANSWER = {"short": 160, "medium": 320, "long": 640}
 """Tokens that a list of points may take."""
@@ -43,22 +45,6 @@ LOCATED_CHUNKS = 6
 
 Ask = Callable[[str, str | None, Focus | None, int], list[Message]]
 """A prompt of `prompts`: notes, query, focus, number of points."""
-
-_CUES: dict[Focus, re.Pattern[str]] = {
-    "actions": re.compile(
-        r"\b(?:i'll|i will|we'll|we will|i'm going to|i am going to|we need to|you need to|"
-        r"need(?:s)? to|have to|has to|should|can you|could you|will you|let's|next step|"
-        r"action|to do|follow up|send|prepare|by (?:monday|tuesday|wednesday|thursday|friday|"
-        r"tomorrow|next)|deadline|due)\b",
-        re.IGNORECASE,
-    ),
-    "decisions": re.compile(
-        r"\b(?:decide[ds]?|decision|agree[ds]?|settled?|chose|choose|go with|going with|"
-        r"let's|we'll|we will|final(?:ly)?|approved?|so we(?:'re| are)|instead|vote[ds]?|"
-        r"conclusion|motion)\b",
-        re.IGNORECASE,
-    ),
-}
 
 
 @dataclass(slots=True)
@@ -111,17 +97,19 @@ class Job:
 def choose(job: Job) -> Strategy:
     """The default strategy.
 
-    A question, or a focus that small models need located, reads only what matters. What fits is
-    read whole. Longer meetings go by chapters: their points are then one level away from the
-    transcript, while merging notes of notes drifts.
+    A small model is not trusted to word tasks and decisions: they are quoted. What fits is read
+    whole. A question reads only what matters. Longer meetings go by chapters: their points are
+    then one level away from the transcript, while merging notes of notes drifts.
     """
+    if job.small and job.focus and job.query is None:
+        return "quotes"
     whole = [turn for turn in job.transcript.turns if turn.text]
     text = "\n".join(f"{turn.speaker}: {turn.text}" for turn in whole)
     # No tokenizer makes one token of 16 characters of speech: a long text is not even counted.
     if len(text) < 16 * job.engine.context_length and _fits(job)(text):
         return "single"
     if job.small:
-        return "locate" if job.query or job.focus else "chapters"
+        return "locate" if job.query else "chapters"
     return "locate" if job.query else "map-reduce"
 
 
@@ -171,7 +159,7 @@ def _locate(job: Job) -> list[Read]:
     return _read(job, cut(job.transcript, _fits(job), turns))
 
 
-STRATEGIES: dict[Strategy, Callable[[Job], list[Read]]] = {
+STRATEGIES: dict[str, Callable[[Job], list[Read]]] = {
     "single": _single,
     "truncate": _truncate,
     "map-reduce": _map_reduce,
@@ -191,11 +179,18 @@ def _fits(job: Job) -> Callable[[str], bool]:
         return lambda text: job.fits(_listing(job, text))
     # Several questions are asked about each excerpt. Instead of counting them all for each text
     # that is tried, the longest is counted once, with some tokens to spare where it is joined.
-    longest = max((turn.speaker or "" for turn in job.transcript.turns), key=len)
-    asked = prompts.beginnings("", job.query, job.focus, longest)
+    asked = prompts.beginnings("", job.query, job.focus)
     around = max(job.count(messages) for messages, _ in asked) + SENTENCE + 16
-    most = min(SMALL_CHUNK, job.engine.context_length - around)
+    most = min(_chunk_size(job), job.engine.context_length - around)
     return lambda text: job.count(text) <= most
+
+
+def _chunk_size(job: Job) -> int:
+    """Tokens a small model reads at once: a short meeting is cut into a part for every point."""
+    if job.query:
+        return SMALL_CHUNK
+    whole = job.count("\n".join(turn.text for turn in job.transcript.turns))
+    return max(LEAST_CHUNK, min(SMALL_CHUNK, whole // job.most))
 
 
 def _read(job: Job, chunks: list[Chunk]) -> list[Read]:
@@ -220,10 +215,9 @@ def _read(job: Job, chunks: list[Chunk]) -> list[Read]:
 def _ask(job: Job, chunk: Chunk) -> list[tuple[Request, str | None]]:
     """The requests for one chunk, each with the beginning that the answer continues."""
     if job.small:
-        speaker = _speaker(job, chunk) if job.focus == "actions" else None
         return [
             (Request(messages, max_tokens=SENTENCE, stop=SENTENCE_ENDS), beginning)
-            for messages, beginning in prompts.beginnings(chunk.text, job.query, job.focus, speaker)
+            for messages, beginning in prompts.beginnings(chunk.text, job.query, job.focus)
         ]
     return [(_listing(job, chunk.text), None)]
 
@@ -272,17 +266,6 @@ def _name(chunk: Chunk) -> str:
     return f"turn {turns[0]}" if len(turns) == 1 else f"turns {turns[0]} to {turns[-1]}"
 
 
-def _speaker(job: Job, chunk: Chunk) -> str | None:
-    """Who promises most in a chunk, by the number of action cues in their turns."""
-    promises = Counter[str]()
-    for number in chunk.turns:
-        turn = job.transcript.turns[number]
-        if turn.speaker:
-            promises[turn.speaker] += len(_CUES["actions"].findall(turn.text))
-    (speaker, count), *_ = promises.most_common(1) or [("", 0)]
-    return speaker if count else None
-
-
 def _located(job: Job) -> list[int]:
     """Turn numbers of the windows that matter most for the query or the focus, in order.
 
@@ -298,8 +281,7 @@ def _located(job: Job) -> list[int]:
         scores = job.locator.scores(job.query, joined)
     else:
         assert job.focus is not None
-        cues = _CUES[job.focus]
-        scores = np.asarray([len(cues.findall(text)) for text in joined], np.float32)
+        scores = np.asarray([weight(text, job.focus) for text in joined], np.float32)
     best = range(*spans[int(np.argmax(scores))])
 
     def packed(budget: int) -> list[int]:
@@ -370,7 +352,7 @@ def _groups(job: Job, notes: list[str], ask: Ask) -> list[list[str]]:
 def _merge_request(job: Job, notes: list[str], ask: Ask) -> tuple[Request, str | None]:
     text = "\n".join(f"- {note}" for note in notes)
     if job.small:
-        messages, beginning = prompts.beginnings(text, job.query, job.focus, None)[0]
+        messages, beginning = prompts.beginnings(text, job.query, job.focus)[0]
         return Request(messages, max_tokens=SENTENCE, stop=SENTENCE_ENDS), beginning
     messages = ask(text, job.query, job.focus, job.most)
     return Request(messages, max_tokens=ANSWER[job.length]), None

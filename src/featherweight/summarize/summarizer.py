@@ -11,8 +11,10 @@ from featherweight.errors import EngineError, FeatherweightError, TranscriptErro
 from featherweight.retrieve import BM25Locator, Locator
 from featherweight.retrieve.terms import terms
 from featherweight.summarize.actions import stated_only
+from featherweight.summarize.cues import quoted
 from featherweight.summarize.evidence import EvidenceFinder
 from featherweight.summarize.language import looks_english
+from featherweight.summarize.points import shortenings
 from featherweight.summarize.strategies import STRATEGIES, Job, Progress, Read, choose
 from featherweight.summarize.types import Focus, Length, Point, Strategy, Summary
 from featherweight.transcript import Transcript, clean
@@ -52,10 +54,16 @@ def summarize(
     if not any(turn.text.strip() for turn in job.transcript.turns):
         raise TranscriptError(f"{transcript.source}: no speech in it but noise; check the file.")
     chosen = strategy or choose(job)
-    reads = STRATEGIES[chosen](job)
-    if len(job.failed) == job.chunks:
-        raise EngineError(f"no part of {transcript.source} could be summarised; {job.failed[0]}")
-    points, rejected = _select(job, reads)
+    if chosen == "quotes":
+        if focus is None:
+            raise FeatherweightError("the strategy quotes needs a focus; add actions or decisions.")
+        points, rejected = quoted(job.transcript, focus, job.most), 0
+    else:
+        reads = STRATEGIES[chosen](job)
+        if len(job.failed) == job.chunks:
+            first = job.failed[0]
+            raise EngineError(f"no part of {transcript.source} could be summarised; {first}")
+        points, rejected = _select(job, reads)
     return Summary(
         text=" ".join(point.text for point in points),
         points=tuple(points),
@@ -79,32 +87,49 @@ def _select(job: Job, reads: list[Read]) -> tuple[list[Point], int]:
     """The points to show, in the order of the meeting, and how many checked ones are not shown.
 
     A small model wrote more sentences than are wanted, most of them poor: the best-supported of
-    each part compete, and unsupported ones only fill up a summary of fewer than three points. A
+    each part compete, and unsupported ones are shown only where there is nothing better. A
     capable model was asked for the points it thinks best: all are shown, up to the number wanted
     in each part that was read at once, and the check marks what it cannot support.
     """
     finder = EvidenceFinder(job.transcript)
     checked: list[tuple[float, int, Point]] = []
+    total = sum(len(read.points) for read in reads)
     for order, read in enumerate(reads):
         for text in read.points:
-            evidence = finder.find(text)
-            support = finder.check(text, evidence)
-            point = Point(text, support.supported, evidence, support.reasons)
+            score, point = _checked(job, finder, text)
             if job.focus == "actions":
                 point = stated_only(point, job.transcript)
-            checked.append((support.score, order, point))
-    job.progress("checking", len(checked), len(checked))
+            checked.append((score, order, point))
+            job.progress("checking", len(checked), total)
     if not job.small and len(reads) == 1:
         shown = [point for _, _, point in checked[: job.most]]
         return shown, len(checked) - len(shown)
     chosen: list[tuple[int, Point]] = []
     ranked = sorted(checked, key=lambda item: (-item[2].supported, -item[0]))
+    unsure = 0 if any(point.supported for _, _, point in checked) else 3
     for _, order, point in ranked:
-        enough = 3 if job.small and not point.supported else job.most
+        enough = unsure if job.small and not point.supported else job.most
         if len(chosen) < enough and not any(_alike(point, other) for _, other in chosen):
             chosen.append((order, point))
     chosen.sort(key=lambda item: item[0])
     return [point for _, point in chosen], len(checked) - len(chosen)
+
+
+def _checked(job: Job, finder: EvidenceFinder, text: str) -> tuple[float, Point]:
+    """A point with its evidence, the verdict, and the score.
+
+    Of a small model's sentence the longest beginning that is supported nearly as well as the best
+    one stands for the whole.
+    """
+    found = []
+    for version in shortenings(text) if job.small else [text]:
+        evidence = finder.find(version)
+        support = finder.check(version, evidence)
+        found.append((support, Point(version, support.supported, evidence, support.reasons)))
+    best = max(support.score for support, _ in found)
+    good = [item for item in found if item[0].supported and item[0].score > 0.9 * best]
+    support, point = good[0] if good else found[0]
+    return support.score, point
 
 
 def _alike(one: Point, other: Point) -> bool:
@@ -148,6 +173,11 @@ def _notes(job: Job, strategy: Strategy, points: list[Point], rejected: int) -> 
         notes.append(
             f"sentences that were written and left out, the worse supported ones first: {rejected}."
         )
+    if strategy == "quotes":
+        notes.append(
+            "these are the speakers' own words, found by the phrases they use; "
+            f"{job.engine.name} was not asked."
+        )
     if not points:
-        notes.append("the model wrote no sentence that makes a point.")
+        notes.append("nothing was found." if strategy == "quotes" else "the model made no point.")
     return notes

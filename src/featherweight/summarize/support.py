@@ -6,17 +6,17 @@ the cited sentences cover.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from featherweight.retrieve.terms import STOPWORDS, stem, words
+from featherweight.retrieve.terms import STOPWORDS, stem, word_set, words
 
 from .numbers import numbers, readings
 from .wording import NEGATIONS
 
 _TOKEN = re.compile(r"\{[^{}]*\}|[^\W\d_]+(?:['’][^\W\d_]+)?|[,.;:?!]")
 _CLAUSE_END = frozenset({",", ".", ";", ":", "?", "!", "but", "because", "although", "however"})
-_VERBS = frozenset("like know think mean want need make use work get go sure right".split())
+_VERBS = word_set("like know think mean want need make use work get go sure right")
 _REACH = 4  # content words after a negation that it still covers
 _CAPITAL = re.compile(r"(?<![\w'’-])[A-Z][\w'’]*(?:-\w+)*")
 
@@ -89,31 +89,82 @@ def missing_names(point: str, texts: Sequence[str], speakers: Sequence[str]) -> 
 
 
 def negation_features(
-    point: Polarity, quotes: Sequence[Polarity], weight: Mapping[str, float]
+    point: Polarity,
+    quotes: Sequence[Polarity],
+    chances: Sequence[float],
+    weight: Mapping[str, float],
 ) -> dict[str, float]:
     """How the point's negations and the quotes' negations fit each other, each 0 to 1.
 
-    `weight` is a stem's idf. "denial unheard": share of the point's negations whose words no quote
-    denies; "denial far": ... with no quote that has a negation and one of these words; "denial
-    alone": ... with no quote that has any negation. "denied elsewhere": idf share of the words that
-    the point affirms and the quotes hold only under a negation.
+    `chances` weigh the quotes and `weight` the stems (idf).
     """
     denied = frozenset[str]().union(*(quote.denied for quote in quotes))
     affirmed = frozenset[str]().union(*(quote.affirmed for quote in quotes))
     negative = [quote for quote in quotes if quote.scopes]
     spoken = frozenset[str]().union(*(quote.denied | quote.affirmed for quote in negative))
     count = max(len(point.scopes), 1)
+    total = sum(chances) + 1e-9
+    share = sum(c for quote, c in zip(quotes, chances, strict=True) if quote.scopes) / total
     shared = [term for term in point.affirmed if term in denied or term in affirmed]
     against = [term for term in shared if term not in affirmed]
-    total = sum(weight.get(term, 1.0) for term in shared)
-    # The words a quote affirms and the point denies, the mirror image.
     turned = [term for term in point.denied if term in affirmed and term not in denied]
-    turned_total = sum(weight.get(term, 1.0) for term in point.denied)
+
+    def part(some: Sequence[str], of: Iterable[str]) -> float:
+        whole = sum(weight.get(term, 1.0) for term in of)
+        return sum(weight.get(term, 1.0) for term in some) / whole if whole else 0.0
+
     return {
-        "denial unheard": sum(not scope & denied for scope in point.scopes) / count,
-        "denial far": sum(not scope & spoken for scope in point.scopes) / count,
-        "denial alone": float(bool(point.scopes) and not negative),
-        "denied elsewhere": sum(weight.get(term, 1.0) for term in against) / max(total, 1e-9),
-        "affirmed elsewhere": sum(weight.get(term, 1.0) for term in turned)
-        / max(turned_total, 1e-9),
+        # Of the point's negations: those whose words no quote denies; those whose words are in no
+        # quote that has a negation at all.
+        "denial unheard": sum(scope.isdisjoint(denied) for scope in point.scopes) / count,
+        "denial far": sum(scope.isdisjoint(spoken) for scope in point.scopes) / count,
+        # How much of the quotes' weight lacks a negation, or has one, unlike the point.
+        "denial alone": (1 - share) if point.scopes else 0.0,
+        "denial ignored": 0.0 if point.scopes else share,
+        # What the point affirms and the quotes only deny, and the mirror image.
+        "denied elsewhere": part(against, shared),
+        "affirmed elsewhere": part(turned, point.denied),
     }
+
+
+_PARTICLES = word_set("a an the of on in at by to from until till before and s")
+_PROMISE = re.compile(
+    r"\b(?:I|[Ww]e)\s*(?:['’]\s*(?:ll|m|d)|will|can|could|shall|should|would|am|need|have)\b"
+    r"|\b[Ll]et me\b"
+)
+
+
+def stated(value: str, texts: Sequence[str]) -> bool:
+    """Is a date, a deadline or a name said in a cited turn?
+
+    Every number of `value` must be stated in one text, in figures or in words, and every other
+    word must stand there, endings aside ("next Friday" needs both "next" and "Friday"; articles
+    and prepositions do not count). A value without words is never stated.
+    """
+    spans = numbers(value)
+    rest = value
+    for start, end, _ in reversed(spans):
+        rest = rest[:start] + " " + rest[end:]
+    wanted = {stem(word) for word in words(rest) if word not in _PARTICLES}
+    if not wanted and not spans:
+        return False
+    for text in texts:
+        said = {stem(word) for word in words(text)}
+        if wanted <= said and not missing_numbers(value, [text]):
+            return True
+    return False
+
+
+def stated_owner(owner: str, turns: Sequence[tuple[str | None, str]]) -> bool:
+    """Is someone stated as the one who does a thing, in (speaker, text) of cited turns?
+
+    Yes if a text says the name; or if a turn by that speaker undertakes it in the first person
+    ("I will send it", "we can"). A speaker who says "you will" or "she will" owns nothing.
+    """
+    if stated(owner, [text for _, text in turns]):
+        return True
+    wanted = {stem(word) for word in words(owner)}
+    return bool(wanted) and any(
+        wanted <= {stem(word) for word in words(speaker or "")} and _PROMISE.search(text)
+        for speaker, text in turns
+    )

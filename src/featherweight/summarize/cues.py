@@ -1,0 +1,119 @@
+"""Moments of a meeting where somebody takes on a task or settles something, by what they say.
+
+A small model cannot word a task without inventing half of it. So for a small model code finds the
+moments, as a reader with a highlighter would, and gives them in the speakers' own words: phrases
+that promise, ask or decide, weighted by how rarely they mean anything else.
+"""
+
+import re
+
+from featherweight.summarize.actions import deadline
+from featherweight.summarize.evidence import Evidence
+from featherweight.summarize.sentences import sentences
+from featherweight.summarize.types import Focus, Point
+from featherweight.transcript.types import Transcript
+
+_TALK = (
+    r"(?!(?:just |also |then |now |maybe |probably )*(?:be|ask|say|tell|talk|speak|go|start|begin"
+    r"|read|take|turn|come|move|have|give (?:it|you an|this|that)|declare|explain|show|see|try"
+    r"|address|stop|leave|hand|pass|call on|bring in|repeat|mention|hear|get back|do an?)\b)\w+"
+)
+"""What people announce about the talk itself ("I'll start") is no task and no decision."""
+
+_CUES: dict[Focus, tuple[tuple[float, str], ...]] = {
+    "actions": (
+        (3.0, rf"(?:i['’]ll|i will|i shall|i['’]m going to|i can do|i['’]d be happy to) {_TALK}"),
+        (3.0, r"(?:action (?:item|point)|to-?do list|deadline|follow up (?:on|with))"),
+        (2.5, r"(?:can|could|will|would) you (?:please )?(?:\w+ )?(?:send|write|check|make|prepare"
+              r"|look into|find|book|get|put|bring|finish|fix|update|organi[sz]e)"),
+        (2.5, r"please (?:send|write|check|make|prepare|find|book|bring|finish|update)"),
+        (1.5, r"(?:we['’]ll|we will|we need to|you need to|you should|we should|we have to)"
+              rf" {_TALK}"),
+        (1.5, r"by (?:the end|mon|tues|wednes|thurs|fri|satur|sun|tomorrow|next|noon)"),
+        (1.0, r"(?:next (?:week|meeting|time|month)|tomorrow|does it|will do|write to (?:you|us))"),
+    ),
+    "decisions": (
+        (3.0, r"(?:we|they|committee|group|team|council)(?:['’]ve| have| has)?"
+              r" (?:decided|agreed|settled on|chosen|chose|voted)"),
+        (3.0, r"(?:let['’]s decide|(?:the|my|our|a|this) decision"
+              r"|that['’]s (?:decided|settled|agreed)|motion (?:is )?(?:agreed|carried|passed))"),
+        (2.5, r"(?:let['’]s|we['’]ll|we will|we) (?:go with|stick (?:to|with)|keep the|drop|use)"),
+        (2.5, rf"(?:then|so|okay,?) we(?:['’]ll| will|['’]re going to| are going to) {_TALK}"),
+        (2.0, r"then we (?:release|take|use|keep|do|buy|drop|start|send)"),
+        (1.0, r"(?:instead|in the end|conclusion|we do not|we won['’]t|agreed)"),
+    ),
+}  # fmt: skip
+_PATTERNS = {
+    focus: [(weight, re.compile(rf"\b{cue}\b", re.IGNORECASE)) for weight, cue in cues]
+    for focus, cues in _CUES.items()
+}
+_PROMISE = re.compile(
+    r"\b(?:i['’]ll|i will|i shall|i['’]m going to|i can do|i['’]d be happy to)\b", re.IGNORECASE
+)
+
+ENOUGH = 2.0
+"""The weight from which a sentence counts; below it, most cues mean something else."""
+
+SHORTEST = 5
+"""Words; what is shorter ("Let's decide that now.") takes the next sentence along."""
+
+
+def weight(text: str, focus: Focus) -> float:
+    """How strongly a text promises or decides; 0 for most of what is said."""
+    return sum(value for value, cue in _PATTERNS[focus] if cue.search(text))
+
+
+def said(transcript: Transcript, focus: Focus, most: int) -> list[tuple[int, str]]:
+    """Up to `most` (turn number, its words) that promise or decide most clearly, in order.
+
+    The words are a piece of the turn's own text; at most one piece a turn.
+    """
+    found: list[tuple[float, int, str]] = []
+    for number, turn in enumerate(transcript.turns):
+        ranges = sentences(turn.text)
+        # A question settles nothing; it may ask for something to be done.
+        weights = [
+            0.0
+            if focus == "decisions" and turn.text[b - 1] == "?"
+            else weight(turn.text[a:b], focus)
+            for a, b in ranges
+        ]
+        if not weights or max(weights) < ENOUGH:
+            continue
+        at = weights.index(max(weights))
+        start, end = ranges[at]
+        if len(turn.text[start:end].split()) < SHORTEST:
+            end = ranges[min(at + 1, len(ranges) - 1)][1]
+        if len(turn.text[start:end].split()) >= SHORTEST:
+            found.append((weights[at], number, turn.text[start:end]))
+    best = sorted(found, key=lambda item: -item[0])[:most]
+    return sorted((number, text) for _, number, text in best)
+
+
+def responsible(transcript: Transcript, turn: int, text: str) -> str | None:
+    """Who takes on what `text`, said in `turn`, is about: who promises, else who is named."""
+    speaker = transcript.turns[turn].speaker
+    if speaker and _PROMISE.search(text):
+        return speaker
+    for name in dict.fromkeys(t.speaker for t in transcript.turns if t.speaker):
+        first = name.split()[0].rstrip(",")
+        if len(first) > 2 and re.search(rf"\b{re.escape(first)}\b", text):
+            return name
+    return None
+
+
+def quoted(transcript: Transcript, focus: Focus, most: int) -> list[Point]:
+    """Points in the speakers' own words, each its own evidence."""
+    points = []
+    for number, text in said(transcript, focus, most):
+        turn = transcript.turns[number]
+        points.append(
+            Point(
+                text=f"{turn.speaker}: {text}" if turn.speaker else text,
+                supported=True,
+                evidence=(Evidence(number, turn.speaker, turn.start, text, 1.0),),
+                owner=responsible(transcript, number, text) if focus == "actions" else None,
+                due=deadline(text) if focus == "actions" else None,
+            )
+        )
+    return points
