@@ -398,6 +398,15 @@ def test_a_closed_engine_says_so() -> None:
             call()
 
 
+def test_closing_at_once(engine: LlamaCppEngine) -> None:
+    """While another engine takes all cores, so that the new server's threads start late."""
+    stream = engine.stream(Request("Once upon a time", max_tokens=400))
+    assert next(stream).text
+    for _ in range(4):
+        opened(parallel=1).close()
+    stream.close()
+
+
 def test_scores_are_refused_by_name(engine: LlamaCppEngine) -> None:
     with pytest.raises(EngineError, match=r"small: .*hf:DIR"):
         list(engine.score([("a", "b")]))

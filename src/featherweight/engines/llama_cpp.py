@@ -64,6 +64,9 @@ class LlamaCppEngine:
         self._server: Any = None
         try:
             self._server = self._start(library, context_length or DEFAULT_CONTEXT, adapter)
+            # answered by the server's loop: a server that is closed before its loop began to run
+            # would wait for that loop for ever
+            self._ask("/slots")
             meta = self._ask("/v1/models")["data"][0]["meta"]
         except BaseException:
             self.close()
@@ -170,8 +173,9 @@ class LlamaCppEngine:
 
     def close(self) -> None:
         """Stop the server thread, free the model, remove the socket."""
-        self._server = None  # its destructor stops the loop and waits for it
-        self._socket.close()
+        server, self._server = self._server, None
+        self._socket.close()  # first: the server waits for connections that are open
+        del server  # its destructor stops the loop and waits for it
 
     # -- one request ------------------------------------------------------------------------
 
