@@ -42,13 +42,6 @@ def test_unknown_names_are_refused() -> None:
         exec("from featherweight import nonsense")
 
 
-def test_summarize_is_the_function_however_it_is_imported(root: Path) -> None:
-    for first in ("pass", "import featherweight.summarize", "import featherweight.cli"):
-        code = f"{first}\nfrom featherweight import summarize, Point\nprint(callable(summarize))"
-        assert run(code, root) == "True"
-    code = "import featherweight.summarize as room; print(room.Point.__name__, callable(room))"
-    assert run(code, root) == "Point True"
-
 
 def test_errors_need_no_numpy(root: Path) -> None:
     code = "from featherweight import EngineError, Turn; import sys; print('numpy' in sys.modules)"

@@ -131,7 +131,6 @@ def test_a_quote_is_an_exact_piece_of_its_turn(texts: list[str], point: str) -> 
         assert 0 <= finder.check(wanted, found).score <= 1
 
 
-
 def test_more_against_a_point_never_helps_it() -> None:
     weights = json.loads(files("featherweight.summarize").joinpath("evidence.json").read_text())
     forest = weights["support"]
