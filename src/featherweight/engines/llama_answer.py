@@ -38,7 +38,9 @@ class Answer:
             return True
         for choice in chunk["choices"]:
             self._take(choice, (chunk.get("timings") or {}).get("predicted_n"))
-        return self._stop.is_set() or self._finish is not None
+        # a program that ends waits for its threads, so they must not write to their limit
+        ended = not threading.main_thread().is_alive()
+        return self._stop.is_set() or self._finish is not None or ended
 
     def _take(self, choice: dict[str, Any], written: int | None) -> None:
         tokens = (choice.get("logprobs") or {}).get("content") or []

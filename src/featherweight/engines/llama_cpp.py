@@ -139,7 +139,8 @@ class LlamaCppEngine:
             except Exception as error:
                 pieces.put(error)
 
-        thread = threading.Thread(target=work, daemon=True)
+        # no daemon: one that is called back while the interpreter ends aborts the program
+        thread = threading.Thread(target=work)
         thread.start()
         try:
             while True:
