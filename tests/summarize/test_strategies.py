@@ -143,11 +143,11 @@ def test_locate_reads_what_matters_and_says_so(params: int, ask: dict[str, str])
 @pytest.mark.parametrize("params", MANNERS.values(), ids=MANNERS)
 @pytest.mark.parametrize("ask", [{"query": "What about sentence 77?"}, {"focus": "decisions"}])
 def test_locate_in_one_endless_turn(params: int, ask: dict[str, str]) -> None:
-    monologue = " ".join(f"Sentence {n}: we decided on item{n:04}." for n in range(3000))
+    monologue = " ".join(f"Sentence {n}: we decided on item{n:04}." for n in range(500))
     transcript = Transcript((Turn(None, monologue),), "talk.txt", "text")
     engine = ScriptedEngine(about, params=params)
     summary = summarize(transcript, engine, strategy="locate", **ask)  # type: ignore[arg-type]
-    assert len(set(items("".join(excerpts(engine))))) == 3000
+    assert len(set(items("".join(excerpts(engine))))) == 500
     assert summary.points and not engine.too_long
 
 
