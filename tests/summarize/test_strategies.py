@@ -8,7 +8,8 @@ from scripted import CAPABLE, SMALL, ScriptedEngine, meeting, said, text_of
 from featherweight.engines import Generation, Request
 from featherweight.engines.types import failed
 from featherweight.errors import EngineError, FeatherweightError, TranscriptError
-from featherweight.summarize import Strategy, Summary, summarize
+from featherweight.summarize import Strategy, Summary
+from featherweight.summarize import summarize_transcript as summarize
 from featherweight.summarize.strategies import SMALL_CHUNK, STRATEGIES
 from featherweight.transcript import Transcript, Turn
 
