@@ -8,7 +8,7 @@ its own process, in turn (A B C A B C ...), because shared machines drift: compa
 round, not seconds of two. What is timed:
 
 - `command`: the whole `featherweight summarize` process, from exec to exit.
-- `ours`: our llama.cpp engine on the requests that the command makes (4 slots, batched).
+- `ours`: our llama.cpp engine on the requests that the command makes (8 slots, batched).
 - `llama-cpp-python`: its own high-level API, one request after another, prompt cache on.
 - `transformers`: the same weights, `generate`, one request after another, key-value cache reused
   for the requests that share an excerpt.
@@ -63,7 +63,7 @@ def work_ours(file: str, requests: list[dict[str, Any]]) -> None:
     from featherweight.engines.llama_cpp import LlamaCppEngine
     from featherweight.engines.types import Request
 
-    engine = LlamaCppEngine(Path(file), name="bench")
+    engine = LlamaCppEngine(Path(file), name="bench", parallel=8, context_length=2048)
     loaded = time.perf_counter()
     first, read, written, last = 0.0, 0, 0, -1
     asked = [

@@ -54,7 +54,8 @@ def test_a_spec_opens_its_engine(
 
 
 def test_the_default_is_the_embedded_model(stubs: None) -> None:
-    assert load_engine().settings == {"name": "smollm2-135m"}  # type: ignore[attr-defined]
+    settings = load_engine(parallel=2).settings  # type: ignore[attr-defined]
+    assert settings == {"name": "smollm2-135m", "parallel": 2, "context_length": 2048}
 
 
 def test_a_plus_in_a_files_own_name(stubs: None, tmp_path: Path) -> None:

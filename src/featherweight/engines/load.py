@@ -56,6 +56,8 @@ def _hint(spec: str) -> str:
 
 
 def _embedded(settings: dict[str, Any]) -> Engine:
+    # It is given short texts, many at once: more slots, each with a smaller context.
+    settings = {"parallel": 8, "context_length": 2048, **settings}
     engine, embedded_model = _llama_cpp()
     return engine(embedded_model(), name=DEFAULT, **settings)  # type: ignore[no-any-return]
 
