@@ -193,7 +193,7 @@ def test_without_speakers_and_times() -> None:
 
 def test_lines_of_figures() -> None:
     summary, _ = summary_of("m")
-    assert figures(summary) == "m · chapters, 3 parts · 1,234 tokens read, 56 written · 5.0 s"
+    assert figures(summary) == "m · chapters, 3 parts · 1,234 prompt tokens, 56 written · 5.0 s"
     turns = (Turn("Ann", "Hi.", 60.0, 62.0), Turn("Bob", "Hi.", 3700.0, None))
     assert about(Transcript(turns, "a", "vtt")) == "2 turns · 2 speakers · 1:00:40"
 

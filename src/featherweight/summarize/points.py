@@ -8,7 +8,10 @@ from featherweight.summarize.sentences import sentences
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+(?=\S)")
 _MARKUP = re.compile(r"\*\*|__|^#+\s*|`")
 _CLAUSE = re.compile(
-    r",|;|\s(?:and|but|which|so|because|while|although|as well as) (?!\w+[.,]?$)", re.IGNORECASE
+    r"[,;]|\s(?:(?:and|but|so|while) (?=(?:the|an?|to|that|they|it|he|she|we|how|what|whether|this"
+    r"|these|also|is|are|was|were|will|would|should|has|have|had|\w+ed|\w+ing) )"
+    r"|(?:which|because|although|as well as) )",
+    re.IGNORECASE,
 )
 _ABBREVIATED = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|No|vs|e\.g|i\.e|[A-Z])$")
 _END = re.compile(r"[.!?…。！？][\"'”’)\]]*$")

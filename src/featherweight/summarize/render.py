@@ -44,7 +44,7 @@ def figures(summary: Summary) -> str:
     parts = summary.chunks_total
     return (
         f"{summary.model} · {summary.strategy}, {parts} part{'s' if parts != 1 else ''} · "
-        f"{summary.prompt_tokens:,} tokens read, {summary.completion_tokens:,} written · "
+        f"{summary.prompt_tokens:,} prompt tokens, {summary.completion_tokens:,} written · "
         f"{summary.seconds:.1f} s"
     )
 
