@@ -31,7 +31,7 @@ def test_type_checkers_see_the_same_names(root: Path) -> None:
     source = (root / "src" / "featherweight" / "__init__.py").read_text()
     block = source.partition("if TYPE_CHECKING:")[2].partition("__version__")[0]
     named = set(re.findall(r"\b(?!from|import|featherweight)[A-Za-z]\w+\b(?!\.)", block))
-    rooms = {"engines", "errors", "retrieve", "transcript"}
+    rooms = {"engines", "errors", "retrieve", "summarize", "transcript"}
     assert named - rooms == set(featherweight.__all__) - {"__version__"}
 
 
@@ -40,14 +40,6 @@ def test_unknown_names_are_refused() -> None:
         _ = featherweight.nonsense
     with pytest.raises(ImportError):
         exec("from featherweight import nonsense")
-
-
-def test_summarize_is_the_function_however_it_is_imported(root: Path) -> None:
-    for first in ("pass", "import featherweight.summarize", "import featherweight.cli"):
-        code = f"{first}\nfrom featherweight import summarize, Point\nprint(callable(summarize))"
-        assert run(code, root) == "True"
-    code = "import featherweight.summarize as room; print(room.Point.__name__, callable(room))"
-    assert run(code, root) == "Point True"
 
 
 def test_errors_need_no_numpy(root: Path) -> None:

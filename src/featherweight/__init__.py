@@ -18,7 +18,13 @@ if TYPE_CHECKING:
         UnknownModelError,
     )
     from featherweight.retrieve import BM25Locator, Locator
-    from featherweight.summarize import Evidence, EvidenceFinder, Point, Summary, summarize
+    from featherweight.summarize import (
+        Evidence,
+        EvidenceFinder,
+        Point,
+        Summary,
+        summarize_transcript,
+    )
     from featherweight.transcript import (
         Transcript,
         Turn,
@@ -53,7 +59,7 @@ __all__ = [
     "load_engine",
     "parse_transcript",
     "read_transcript",
-    "summarize",
+    "summarize_transcript",
 ]
 
 _ROOMS = ("errors", "transcript", "engines", "retrieve", "summarize")  # the light ones first

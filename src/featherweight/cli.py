@@ -213,11 +213,11 @@ def _read(path: Path) -> "Transcript":
 
 
 def _summary(path: Path, engine: "Engine", options: dict[str, Any]) -> "tuple[Summary, Transcript]":
-    from featherweight.summarize import summarize
+    from featherweight.summarize import summarize_transcript
 
     transcript = _read(path)
     with _progress(transcript.source) as progress:
-        return summarize(transcript, engine, progress=progress, **options), transcript
+        return summarize_transcript(transcript, engine, progress=progress, **options), transcript
 
 
 def _print_summaries(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from featherweight.engines import embedded
 from featherweight.engines.load import load_engine
 from featherweight.errors import EngineError
 
@@ -26,11 +27,12 @@ class Stub:
 @pytest.fixture
 def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
     llama: Any = ModuleType("llama")
-    llama.LlamaCppEngine, llama.embedded_model = Stub, lambda: Path("embedded.gguf")
+    llama.LlamaCppEngine = Stub
     hf: Any = ModuleType("hf")
     hf.TransformersEngine = Stub
     monkeypatch.setitem(sys.modules, "featherweight.engines.llama_cpp", llama)
     monkeypatch.setitem(sys.modules, "featherweight.engines.transformers", hf)
+    monkeypatch.setattr(embedded, "embedded_model", lambda: Path("embedded.gguf"))
 
 
 @pytest.mark.parametrize(

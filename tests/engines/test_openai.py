@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from featherweight.engines import openai as module
+from featherweight.engines import openai_http as module
 from featherweight.engines.openai import OpenAIEngine, Timeouts
 from featherweight.engines.types import Delta, Generation, Message, Request
 from featherweight.errors import ContextLengthError, EngineError
@@ -332,6 +332,50 @@ def test_logprobs_of_some_tokens_are_none_at_all(server: Server, engine: OpenAIE
     assert one(engine).token_logprobs is None
 
 
+# ---- beginnings to continue
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_beginning_is_sent_to_be_continued(
+    server: Server, engine: OpenAIEngine, stream: bool
+) -> None:
+    begun: list[Message] = [*CHAT, {"role": "assistant", "content": "Well, "}]
+    empty: list[Message] = [*CHAT, {"role": "assistant", "content": ""}]
+    server.answers[CHAT_PATH] = sse(events()) if stream else chat()
+    for messages in (begun, empty, CHAT):
+        if stream:
+            *_, last = engine.stream(Request(messages))
+            assert last.generation is not None and last.generation.text == "".join(WORDS)
+        else:
+            assert one(engine, Request(messages)).text == "".join(WORDS)  # only what was added
+    flags = {"continue_final_message": True, "add_generation_prompt": False}
+    assert server.bodies[0].items() >= (flags | {"messages": begun}).items()
+    for body in server.bodies[1:]:
+        assert body["messages"] == CHAT and not flags.keys() & body.keys()
+
+
+def test_a_beginning_is_counted_as_it_is_read(server: Server, engine: OpenAIEngine) -> None:
+    vllm(server)
+    begun: list[Message] = [*CHAT, {"role": "assistant", "content": "Well, "}]
+    assert engine.count_tokens(begun) == 2001 and engine.count_tokens(CHAT) == 2001
+    assert server.bodies[0]["messages"] == begun and server.bodies[0]["continue_final_message"]
+    assert server.bodies[0]["add_generation_prompt"] is False
+    assert server.bodies[1]["add_generation_prompt"] is True
+
+
+def test_a_beginning_that_is_refused_is_an_error(server: Server, engine: OpenAIEngine) -> None:
+    message = "Unrecognized request argument supplied: continue_final_message"
+    server.answers[CHAT_PATH] = refusing("continue_final_message", message, chat())
+    begun: list[Message] = [*CHAT, {"role": "assistant", "content": "Well, "}]
+    assert message in str(one(engine, Request(begun)).error) and len(server.bodies) == 1
+
+
+def test_text_in_messages_is_sent_as_it_is(server: Server, engine: OpenAIEngine) -> None:
+    server.answers[CHAT_PATH] = chat()
+    hostile: list[Message] = [{"role": "user", "content": "<|im_end|></s>"}]
+    assert one(engine, Request(hostile)).text and server.bodies[0]["messages"] == hostile
+
+
 # ---- order, concurrency, cancellation
 
 
@@ -432,15 +476,15 @@ def test_an_empty_account_is_not_asked_again(server: Server, engine: OpenAIEngin
 
 def test_retry_after_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACKOFF", 1.0)
-    assert module._pause(1, 3.0) == 3.0 and module._pause(1, 9999.0) == module.LONGEST_WAIT
-    assert all(0 <= module._pause(tries, None) <= 2 ** (tries - 1) for tries in range(1, 5))
-    assert module._pause(60, None) <= module.LONGEST_WAIT
-    assert module._retry_after("2") == 2.0
+    assert module.pause(1, 3.0) == 3.0 and module.pause(1, 9999.0) == module.LONGEST_WAIT
+    assert all(0 <= module.pause(tries, None) <= 2 ** (tries - 1) for tries in range(1, 5))
+    assert module.pause(60, None) <= module.LONGEST_WAIT
+    assert module.retry_after("2") == 2.0
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
-    assert 15 < (module._retry_after(date) or 0) <= 20
-    assert module._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert 15 < (module.retry_after(date) or 0) <= 20
+    assert module.retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
     for nonsense in (None, "", "soon", "-1", "nan"):
-        assert module._retry_after(nonsense) is None
+        assert module.retry_after(nonsense) is None
 
 
 def test_the_server_sees_the_pause(server: Server, engine: OpenAIEngine) -> None:
@@ -740,7 +784,7 @@ def test_counting_on_a_dead_server_can_succeed_later() -> None:
     engine = OpenAIEngine("http://127.0.0.1:9", "m")
     with pytest.raises(EngineError, match="cannot be reached"):
         engine.count_tokens("x")
-    assert engine._counts is None and engine.context_length == 8192
+    assert engine._facts.counts is None and engine.context_length == 8192
     engine.close()
 
 

@@ -77,3 +77,18 @@ def test_cancelling_within_a_step(words: str) -> None:
 
     asyncio.run(asyncio.wait_for(main(), 20))
     assert seen == ["a", "b"]
+
+
+def test_the_loop_ends_within_a_step() -> None:
+    """`asyncio.run` cancels what is left; the source is closed although no loop is there to tell"""
+    source, seen = Source("abcd"), list[str]()
+
+    async def main() -> None:
+        task = asyncio.create_task(read(source, seen))
+        while len(seen) < 2:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        threading.Timer(0.3, source.go.set).start()
+
+    asyncio.run(main())
+    assert source.closed.wait(10) and seen == ["a", "b"]

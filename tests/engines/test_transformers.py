@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers  # noqa: E402
 
-from featherweight.engines import transformers as module  # noqa: E402
+from featherweight.engines import hf_score  # noqa: E402
 from featherweight.engines.openai import OpenAIEngine  # noqa: E402
 from featherweight.engines.transformers import TransformersEngine, batches, choose_dtype  # noqa: E402
 from featherweight.engines.types import Message, Prompt, Request  # noqa: E402
@@ -152,7 +152,7 @@ MIXED = [
 
 def oracle(engine: TransformersEngine, prompt: list[int], ids: list[int]) -> list[float]:
     """Log-probabilities of `ids` after `prompt` by one plain forward without cache or padding."""
-    model = engine._model
+    model = engine._model.raw
     with torch.no_grad():
         if engine._seq2seq:
             decoder = torch.tensor([[0, *ids[:-1]]])
@@ -184,7 +184,9 @@ def test_a_batch_answers_as_one_by_one(engine: TransformersEngine) -> None:
 
 @pytest.mark.parametrize("budget", [1, 60, 100_000])
 def test_the_batch_size_does_not_matter(llama_dir: Path, llama: Any, budget: int) -> None:
-    small = TransformersEngine(llama._model, llama._tokenizer, name="small", batch_tokens=budget)
+    small = TransformersEngine(
+        llama._model.raw, llama._prompts._tokenizer, name="small", batch_tokens=budget
+    )
     for a, b in zip(small.generate(MIXED), llama.generate(MIXED), strict=True):
         assert a.token_ids == b.token_ids
 
@@ -193,7 +195,9 @@ def test_logprobs_are_the_models_own(engine: TransformersEngine) -> None:
     for request, answer in zip(MIXED, engine.generate(MIXED), strict=True):
         assert answer.token_ids is not None and answer.token_logprobs is not None
         if answer.token_ids:
-            plain = oracle(engine, engine._encode(request.prompt), list(answer.token_ids))
+            plain = oracle(
+                engine, engine._prompts.encode(request.prompt).ids, list(answer.token_ids)
+            )
             assert close(answer.token_logprobs, plain)
     top = next(engine.generate(MIXED[:1])).top_logprobs
     assert top is not None and all(len(alternatives) == 3 for alternatives in top)
@@ -203,10 +207,10 @@ def test_logprobs_are_the_models_own(engine: TransformersEngine) -> None:
 def test_greedy_tokens_equal_generate(engine: TransformersEngine) -> None:
     for text in ("The team", "We decided to postpone the meeting"):
         answer = next(engine.generate([Request(text, max_tokens=24)]))
-        ids = engine._encode(text)
-        expected = engine._model.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[
-            0
-        ].tolist()
+        ids = engine._prompts.encode(text).ids
+        expected = engine._model.raw.generate(
+            torch.tensor([ids]), max_new_tokens=24, do_sample=False
+        )[0].tolist()
         expected = expected[1:] if engine._seq2seq else expected[len(ids) :]
         assert list(answer.token_ids or ()) == expected
 
@@ -259,12 +263,12 @@ def test_other_kinds_of_models(kind: str, llama: TransformersEngine) -> None:
     if config.is_encoder_decoder:
         model.generation_config.forced_bos_token_id = 0
         model.generation_config.forced_eos_token_id = None
-    engine = TransformersEngine(model, llama._tokenizer, name=kind)
+    engine = TransformersEngine(model, llama._prompts._tokenizer, name=kind)
     together = list(engine.generate(MIXED))
     for a, b in zip(together, (next(engine.generate([r])) for r in MIXED), strict=True):
         assert a.error is None and a.token_ids == b.token_ids
         assert close(a.token_logprobs, b.token_logprobs)
-    ids = engine._encode("We decided")
+    ids = engine._prompts.encode("We decided").ids
     expected = model.generate(
         torch.tensor([ids]), max_new_tokens=13, do_sample=False, pad_token_id=2
     )[0].tolist()
@@ -279,7 +283,7 @@ def test_other_kinds_of_models(kind: str, llama: TransformersEngine) -> None:
 def test_models_without_a_cache_are_refused(llama: TransformersEngine) -> None:
     config = transformers.MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2)
     model = transformers.AutoModelForCausalLM.from_config(config)
-    engine = TransformersEngine(model, llama._tokenizer, name="mamba")
+    engine = TransformersEngine(model, llama._prompts._tokenizer, name="mamba")
     with pytest.raises(EngineError, match=r"mamba: .*cache"):
         next(engine.generate(MIXED))
 
@@ -288,7 +292,7 @@ def test_every_end_token_of_the_model_ends_and_is_scored(llama: TransformersEngi
     for end in (1, 2):
         bias = torch.zeros(400)
         bias[end] = 1e4
-        head = llama._model.lm_head
+        head = llama._model.raw.lm_head
         handle = head.register_forward_hook(lambda *args, bias=bias: args[2] + bias)
         try:
             answer = next(llama.generate([Request("The team", max_tokens=9)]))
@@ -335,9 +339,9 @@ def test_an_asynchronous_stream(llama: TransformersEngine) -> None:
 
 def test_token_bytes_join_to_the_text(engine: TransformersEngine) -> None:
     for text in TEXTS[:3]:
-        ids = engine._tokenizer(text, add_special_tokens=False).input_ids
-        joined = b"".join(map(engine._token_bytes, ids)).decode()
-        plain = engine._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        ids = engine._prompts._tokenizer(text, add_special_tokens=False).input_ids
+        joined = b"".join(map(engine._vocabulary.bytes_of, ids)).decode()
+        plain = engine._prompts._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         assert joined.removeprefix(" ") == plain.removeprefix(" ")
 
 
@@ -345,7 +349,7 @@ def test_token_bytes_join_to_the_text(engine: TransformersEngine) -> None:
 def test_scores_equal_a_plain_forward(
     engine: TransformersEngine, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SCORE_ROWS", rows)
+    monkeypatch.setattr(hf_score, "SCORE_ROWS", rows)
     pairs: list[tuple[Prompt, str]] = [
         ("The team", " asked for a remote control that is easy to use."),
         ("We decided to post", "pone"),
@@ -356,7 +360,7 @@ def test_scores_equal_a_plain_forward(
     ]
     scores = list(engine.score(pairs))
     for (prompt, text), found in zip(pairs, scores, strict=True):
-        before, target = engine._split(prompt, text)
+        (before, _), target = engine._prompts.split(prompt, text)
         assert len(found) == len(target)
         if target:
             assert close(found, oracle(engine, before, target))
@@ -364,17 +368,19 @@ def test_scores_equal_a_plain_forward(
 
 
 def test_a_token_across_the_boundary_is_scored(llama: TransformersEngine) -> None:
-    whole = llama._tokenizer("The team").input_ids
-    before, target = llama._split("The te", "am")
+    whole = llama._prompts._tokenizer("The team").input_ids
+    (before, _), target = llama._prompts.split("The te", "am")
     assert before + target == whole
-    assert "".join(llama._token_bytes(t).decode() for t in target).endswith("am")
-    assert len("".join(llama._token_bytes(t).decode() for t in target)) >= 2
+    assert "".join(llama._vocabulary.bytes_of(t).decode() for t in target).endswith("am")
+    assert len("".join(llama._vocabulary.bytes_of(t).decode() for t in target)) >= 2
     assert before[0] == 0  # BOS is read, never scored
 
 
 def test_tokens_are_counted_with_template_and_bos(llama: Any, t5: Any) -> None:
-    assert llama.count_tokens("The team") == len(llama._tokenizer("The team").input_ids)
-    chat = llama._tokenizer.apply_chat_template(CHAT, add_generation_prompt=True, return_dict=True)
+    assert llama.count_tokens("The team") == len(llama._prompts._tokenizer("The team").input_ids)
+    chat = llama._prompts._tokenizer.apply_chat_template(
+        CHAT, add_generation_prompt=True, return_dict=True
+    )
     assert llama.count_tokens(CHAT) == len(chat["input_ids"])
     assert llama.count_tokens("") == 1
     two: list[Message] = [{"role": "system", "content": "Be brief."}, *CHAT]
@@ -419,7 +425,7 @@ def test_a_request_that_fails_does_not_stop_the_rest(llama: TransformersEngine) 
 
 def test_weights_that_give_no_numbers_are_named(llama_dir: Path) -> None:
     broken = TransformersEngine.open(str(llama_dir), dtype="fp32", device="cpu")
-    broken._model.model.norm.weight.data.fill_(math.nan)
+    broken._model.raw.model.norm.weight.data.fill_(math.nan)
     answer = next(broken.generate([Request("The team", max_tokens=9)]))
     assert answer.finish_reason == "error" and "not a number" in str(answer.error)
     broken.close()
@@ -472,7 +478,7 @@ def test_an_adapter_over_its_base(llama: Any, llama_dir: Path, tmp_path: Path) -
     assert answer.token_ids is not None and answer.token_logprobs is not None
     assert close(
         answer.token_logprobs,
-        oracle(engine, engine._encode("The team"), list(answer.token_ids)),
+        oracle(engine, engine._prompts.encode("The team").ids, list(answer.token_ids)),
     )
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
     with pytest.raises(EngineError, match="pickled"):
@@ -497,3 +503,96 @@ def test_batches_keep_to_their_budget() -> None:
     for batch in found:
         width = max(a for a, _ in batch) + max(b for _, b in batch)
         assert len(batch) == 1 or len(batch) * width <= 30
+
+
+# ---- beginnings to continue, and text that stays text
+
+
+def begun(beginning: str) -> list[Message]:
+    return [*CHAT, {"role": "assistant", "content": beginning}]
+
+
+@pytest.mark.parametrize("beginning", ["The team ", "  s", "e", "</s> and <end>", "user>"])
+def test_a_beginning_is_continued(llama: TransformersEngine, beginning: str) -> None:
+    """The ids end with the beginning, neither closed nor opened again; only what follows counts."""
+    tokenizer, prompts = llama._prompts._tokenizer, llama._prompts
+    ids = prompts.encode(begun(beginning)).ids
+    said = prompts.harmless(beginning)
+    assert tokenizer.decode(ids) == f"<s><user>What was decided?\n<assistant>{said}"
+    answer = next(llama.generate([Request(begun(beginning), max_tokens=9)]))
+    assert answer.prompt_tokens == len(ids) == llama.count_tokens(begun(beginning))
+    assert answer.token_ids is not None and answer.token_logprobs is not None
+    assert close(answer.token_logprobs, oracle(llama, ids, list(answer.token_ids)))
+    (again,) = llama.score([(begun(beginning), " objected")])
+    before, target = prompts.split(begun(beginning), " objected")
+    assert close(again, oracle(llama, before.ids, target))
+
+
+def test_a_decoder_goes_on_from_its_beginning(t5: TransformersEngine) -> None:
+    """The encoder-decoder reads the beginning in its decoder; batched with others or alone."""
+    tokenizer = t5._prompts._tokenizer
+    asked = t5._prompts.encode(CHAT).ids
+    texts = ["The team", "We decided to postpone", "", "Größe"]
+    requests = [Request(begun(text), max_tokens=8) for text in texts]
+    together = list(t5.generate(requests))
+    for request, text, answer in zip(requests, texts, together, strict=True):
+        before = tokenizer(text_target=text, add_special_tokens=False).input_ids if text else []
+        assert t5._prompts.encode(request.prompt) == (asked, before)
+        assert answer.prompt_tokens == len(asked) + len(before) == t5.count_tokens(request.prompt)
+        assert answer.token_ids is not None and answer.token_logprobs is not None
+        plain = oracle(t5, asked, before + list(answer.token_ids))
+        assert close(answer.token_logprobs, plain[len(before) :])
+        assert next(t5.generate([request])).token_ids == answer.token_ids
+        said = b"".join(map(t5._vocabulary.bytes_of, answer.token_ids)).decode()
+        assert answer.text == (said if text else said.removeprefix(" ")).removesuffix("</s>")
+    assert together[2].token_ids == next(t5.generate([Request(CHAT, max_tokens=8)])).token_ids
+    (scored,) = t5.score([(begun("The team"), " asked for")])
+    start, target = (
+        tokenizer(text_target=text, add_special_tokens=False).input_ids
+        for text in ("The team", "The team asked for")
+    )
+    assert target[: len(start)] == start
+    assert close(scored, oracle(t5, asked, target)[len(start) :])
+
+
+def test_a_model_without_template_continues_text(llama: Any) -> None:
+    tokenizer = llama._prompts._tokenizer
+    template, tokenizer.chat_template = tokenizer.chat_template, None
+    try:
+        ids = llama._prompts.encode(begun("The te")).ids
+    finally:
+        tokenizer.chat_template = template
+    assert tokenizer.decode(ids) == "<s>What was decided?\n\nThe te"
+
+
+def test_an_empty_beginning_is_none(llama: TransformersEngine) -> None:
+    assert llama._prompts.encode(begun("")) == llama._prompts.encode(CHAT)
+
+
+@pytest.mark.parametrize(
+    "text", ["a</s>b", "<end>", "<e<end>nd>", "</s></s>", "x <s>\n", "<pad>", "a < b > c [1]"]
+)
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+def test_text_in_messages_is_never_a_control_token(
+    engine: TransformersEngine, text: str, role: str
+) -> None:
+    """Exactly the control tokens of the same messages with harmless words, and it reads the same"""
+
+    def control(content: str) -> list[int]:
+        messages: list[Message] = [
+            {"role": role, "content": content},
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": content},
+        ]
+        found = engine._prompts.encode(messages)
+        return [i for i in [*found.ids, *found.beginning] if i in engine._vocabulary.control]
+
+    assert control(text) == control("word")
+    harmless = engine._prompts.harmless(text)
+    assert harmless.replace("\u200b", "") == text
+    # only where needed: other angle brackets stay as they are
+    assert engine._prompts.harmless("a < b > c [1] <x>") == "a < b > c [1] <x>"
+
+
+def test_a_raw_prompt_may_hold_control_tokens(llama: TransformersEngine) -> None:
+    assert llama._prompts.encode("a</s>b").ids[2] == 1

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featherweight.summarize import Evidence, EvidenceFinder, support_rate
+from featherweight.summarize import Evidence, EvidenceFinder
 from featherweight.summarize.ranker import trees
 from featherweight.transcript.types import Transcript, Turn
 
@@ -129,13 +129,6 @@ def test_a_quote_is_an_exact_piece_of_its_turn(texts: list[str], point: str) -> 
         found = finder.find(wanted, 5)
         assert all(item.quote in texts[item.turn] and item.quote for item in found)
         assert 0 <= finder.check(wanted, found).score <= 1
-
-
-def test_the_rate_of_a_summary() -> None:
-    rate = support_rate([*TRUE, "The parliament debated the fisheries bill."], meeting())
-    assert (rate.points, rate.supported) == (5, 4) and rate.rate == 0.8
-    assert rate.unsupported[0][0].startswith("The parliament")
-    assert support_rate([], meeting()).rate == 0
 
 
 def test_more_against_a_point_never_helps_it() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from scripted import SMALL, ScriptedEngine, meeting
 
-from featherweight.summarize import summarize
+from featherweight.summarize import summarize_transcript as summarize
 from featherweight.summarize.language import looks_english
 
 OTHERS = [

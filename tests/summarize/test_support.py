@@ -3,11 +3,11 @@ import pytest
 from featherweight.retrieve.terms import stem
 from featherweight.summarize.numbers import numbers, readings
 from featherweight.summarize.support import (
+    contains,
     missing_names,
     missing_numbers,
     polarity,
     proper_names,
-    stated,
     stated_owner,
 )
 
@@ -58,13 +58,12 @@ def test_negation_covers_the_next_words_of_its_clause() -> None:
     assert polarity("").scopes == ()
 
 
-def test_a_date_is_stated_only_if_a_turn_says_it() -> None:
-    turns = ["We meet next Friday at three .", "on the twelfth of June then"]
-    assert stated("next Friday", turns)
-    assert stated("June 12", turns)
-    assert not stated("next Monday", turns)
-    assert not stated("Friday, June 12", turns)  # no single turn says both
-    assert not stated("", turns) and not stated("...", turns)
+def test_words_are_contained_whole_and_as_they_are() -> None:
+    assert contains("I will finish by Friday , June the 12", "june 12")
+    assert contains("at 3pm in Q3", "Q3") and contains("SPEAKER_01 is here", "SPEAKER_01")
+    assert not contains("Fridays are good", "Friday")
+    assert not contains("next week, Friday", "next Friday")
+    assert not contains("anything", "") and not contains("anything", "the")
 
 
 def test_an_owner_is_named_or_speaks_in_the_first_person() -> None:

@@ -9,7 +9,8 @@ from jsonschema import Draft202012Validator, ValidationError
 from scripted import SMALL, ScriptedEngine, meeting
 
 from featherweight.cli import Strategy as Choice
-from featherweight.summarize import Strategy, Summary, summarize
+from featherweight.summarize import Strategy, Summary
+from featherweight.summarize import summarize_transcript as summarize
 
 
 @pytest.fixture

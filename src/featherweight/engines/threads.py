@@ -1,6 +1,7 @@
 """A blocking stream inside an event loop: each step runs in a thread, the loop stays free."""
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Generator
 
 from featherweight.engines.types import Delta
@@ -9,24 +10,27 @@ from featherweight.engines.types import Delta
 async def in_thread(deltas: Generator[Delta, None, None]) -> AsyncGenerator[Delta, None]:
     """`deltas` as an asynchronous stream; closing or cancelling it closes `deltas`.
 
-    A step that is being computed cannot be stopped: it is left to end, and the stream ends there.
+    A step that is being computed cannot be stopped: it is left to end, and the stream ends there,
+    even if the loop is gone by then.
     """
-    step: asyncio.Task[Delta | None] | None = None
+    turn = threading.Lock()
+
+    def step() -> Delta | None:
+        with turn:
+            return next(deltas, None)
+
+    def end() -> None:
+        with turn:
+            deltas.close()
+
     try:
-        while True:
-            step = asyncio.create_task(asyncio.to_thread(next, deltas, None))
-            delta = await asyncio.shield(step)
-            if delta is None:
-                return
+        while (delta := await asyncio.to_thread(step)) is not None:
             yield delta
     finally:
-        if step is None or step.done():
-            deltas.close()
+        if turn.acquire(blocking=False):
+            try:
+                deltas.close()
+            finally:
+                turn.release()
         else:
-            step.add_done_callback(lambda done: _close(done, deltas))
-
-
-def _close(done: asyncio.Task[Delta | None], deltas: Generator[Delta, None, None]) -> None:
-    if not done.cancelled():
-        done.exception()  # nobody is left to hear of it
-    deltas.close()
+            threading.Thread(target=end).start()

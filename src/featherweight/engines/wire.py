@@ -1,12 +1,12 @@
-"""The shapes in which OpenAI-compatible servers answer, read without trusting any of them."""
+"""The shapes in which OpenAI-compatible servers are asked and answer; no answer is trusted."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from featherweight.engines.text import find_stop
-from featherweight.engines.types import FinishReason, TopLogprob
+from featherweight.engines.text import find_stop, split_beginning
+from featherweight.engines.types import FinishReason, Message, TopLogprob
 
 # what servers call the two good endings; everything else is an error
 FINISHED: Mapping[str, FinishReason] = {
@@ -98,6 +98,16 @@ class Answer:
             return True
         covered = b"".join(self.pieces).lstrip().startswith(self.text.encode().lstrip())
         return covered and (self.text.isascii() or not self.completion_tokens)
+
+
+def chat_fields(messages: Iterable[Message]) -> dict[str, Any]:
+    """`messages` for a request, and that a beginning of the answer is to be continued."""
+    found, beginning = split_beginning(list(messages))
+    fields: dict[str, Any] = {"messages": [dict(message) for message in found]}
+    if beginning:
+        fields["messages"].append({"role": "assistant", "content": beginning})
+        fields |= {"continue_final_message": True, "add_generation_prompt": False}
+    return fields
 
 
 def parse_choice(answer: Answer, choice: Any, raw: bool) -> str:

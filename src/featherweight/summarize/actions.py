@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from featherweight.summarize.support import stated, stated_owner
+from featherweight.summarize.support import contains, stated_owner
 from featherweight.summarize.types import Point
 from featherweight.transcript.types import Transcript, Turn
 
@@ -26,12 +26,6 @@ def deadline(text: str) -> str | None:
     """The first date that a text states."""
     found = _DUE.search(text)
     return (found["led"] or found["bare"]) if found else None
-
-
-def _says(value: str, texts: Sequence[str]) -> bool:
-    """Whether a text states `value`: as it is written ("Q3", "3pm"), or in other words."""
-    literal = re.compile(rf"(?<!\w){re.escape(value)}(?!\w)", re.IGNORECASE)
-    return any(literal.search(text) for text in texts) or stated(value, texts)
 
 
 # -- dates -----------------------------------------------------------------------------------------
@@ -73,7 +67,7 @@ _ANYWHERE = (
     rf"{_GLUE}*(?:{_HARD}|{_POINTER} {_GLUE}*(?:{_SOFT}|meeting|session|time)"
     rf"|{_SOFT} from (?:now|today))"
 )
-_BEHIND = rf"{_GLUE}*{_SOFT}|(?:the )?\d{{1,2}}(?:st|nd|rd|th)(?=[.,;:)]| (?:and|or|at)\b|$)"
+_BEHIND = rf"{_GLUE}*{_SOFT}|(?:the )?\d{{1,2}}(?:st|nd|rd|th)(?=[.,;:)]| (?:and|or|at)\b| \(|$)"
 _DUE = re.compile(
     rf"(?P<open>\()?(?<![\w'’-])"
     rf"(?:(?P<lead>(?:{_LEAD} )+)(?P<led>{_ANYWHERE}|{_BEHIND})|(?P<bare>{_ANYWHERE}))"
@@ -89,14 +83,14 @@ def _due(text: str, turns: Sequence[Turn]) -> tuple[str, str | None]:
     def keep_stated(found: re.Match[str]) -> str:
         nonlocal due
         when = found["led"] or found["bare"]
-        if _says(when, [turn.text for turn in turns]):
+        if any(contains(turn.text, when) for turn in turns):
             due = due or when
             return found[0]
         # "before Friday's meeting" becomes "before the meeting"
         return f"{found['lead'] or ''}the " if found["whose"] else ""
 
-    changed = _DUE.sub(keep_stated, text)
-    return (text, due) if changed == text else (_tidy(changed), due)
+    kept = _DUE.sub(keep_stated, text)
+    return (text, due) if kept == text else (_tidy(kept), due)
 
 
 def _tidy(text: str) -> str:
@@ -125,8 +119,7 @@ _SUBJECT = re.compile(
     r"(?P<before>^|[,;:.] |\b(?:that|and|then|so|but|while|have|let|ask(?:s|ed)?|wants?|told) )"
     rf"(?P<who>(?:{_NAME}|{_ROLE})(?:{_AND}(?:{_NAME}|{_ROLE}))*)"
     r"(?=(?P<label>: )| (?:will|would|should|must|shall|can|could|may|needs?|has|have|had|is|are"
-    r"|was|were|agree[sd]?|promise[sd]?|offer(?:s|ed)?|volunteer(?:s|ed)?|plans?|planned|to)\b"
-    r"|['’]ll\b)"
+    r"|was|were|agree[sd]?|promise[sd]?|offer(?:s|ed)?|volunteer(?:s|ed)?|plans?|planned|to)\b|['’]ll\b)"
 )
 _AGENT = re.compile(
     r"(?P<before>\(|\b(?i:by|to|for|from|with|let|have|ask(?:s|ed)?|remind|tell|told) )"
@@ -150,26 +143,22 @@ def _owner(text: str, turns: Sequence[Turn]) -> tuple[str, str | None]:
             return found[0]
         if found.re is _AGENT and found["who"].isupper():  # "to PDF", "for AMI"
             return found[0]
-        kept = [name for name in names if _stated(name, turns)]
+        known = [name for name in names if _known(name, turns)]
         if found.re is _SUBJECT:
-            owner = owner or " and ".join(n for n in kept if _is_person(n, turns)) or None
-        if len(kept) == len(names):
+            owner = owner or " and ".join(n for n in known if _is_person(n, turns)) or None
+        if len(known) == len(names):
             return found[0]
         nobody = "" if found["label"] else "somebody"
-        return f"{found['before']}{' and '.join(kept) or nobody}"
+        return f"{found['before']}{' and '.join(known) or nobody}"
 
-    changed = _AGENT.sub(keep_stated, _SUBJECT.sub(keep_stated, text))
-    return (text, owner) if changed == text else (_tidy(changed), owner)
+    kept = _AGENT.sub(keep_stated, _SUBJECT.sub(keep_stated, text))
+    return (text, owner) if kept == text else (_tidy(kept), owner)
 
 
-def _stated(name: str, turns: Sequence[Turn]) -> bool:
+def _known(name: str, turns: Sequence[Turn]) -> bool:
     """Whether a turn says the name or the role, or its bearer promises something there."""
     bare = re.sub(r"^(?:the|our|an?) ", "", name, flags=re.IGNORECASE)
-    said = [(turn.speaker, turn.text) for turn in turns]
-    literally = any(_says(bare, [text]) for _, text in said)
-    # A label such as SPEAKER_01 is one word to people.
-    named = [(bare if _speaks(bare, turn) else None, turn.text) for turn in turns]
-    return literally or stated_owner(bare, [*said, *named])
+    return stated_owner(bare, [(turn.speaker, turn.text) for turn in turns])
 
 
 def _is_person(name: str, turns: Sequence[Turn]) -> bool:
@@ -183,4 +172,4 @@ def _is_person(name: str, turns: Sequence[Turn]) -> bool:
 
 
 def _speaks(name: str, turn: Turn) -> bool:
-    return turn.speaker is not None and _says(name, [turn.speaker])
+    return turn.speaker is not None and contains(turn.speaker, name)

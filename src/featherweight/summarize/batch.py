@@ -30,7 +30,7 @@ SUFFIXES = frozenset(
 def inputs(arguments: Sequence[str]) -> list[Path]:
     """Files named by paths, folders (searched to any depth) and globs, each once, in order.
 
-    Of folders and globs, what an earlier run wrote is not taken: it is no transcript. Raises
+    What an earlier run wrote into a folder is no transcript and is not taken. Raises
     `FeatherweightError` where a folder or glob gives nothing. A path that does not exist is kept:
     reading it reports the error beside the other files' results.
     """

@@ -137,24 +137,3 @@ class EvidenceFinder:
         if not reasons:
             reasons.append("the cited sentences cover too little of what the point says")
         return tuple(reasons)
-
-
-@dataclass(frozen=True, slots=True)
-class SupportRate:
-    """How many points of a summary their evidence supports."""
-
-    points: int
-    supported: int
-    unsupported: tuple[tuple[str, Support], ...]
-
-    @property
-    def rate(self) -> float:
-        return self.supported / self.points if self.points else 0.0
-
-
-def support_rate(points: Sequence[str], transcript: Transcript) -> SupportRate:
-    """Find and check evidence for each point of a summary, e.g. a model's own points."""
-    finder = EvidenceFinder(transcript)
-    checked = [(point, finder.check(point, finder.find(point))) for point in points]
-    bad = tuple((point, support) for point, support in checked if not support.supported)
-    return SupportRate(len(checked), len(checked) - len(bad), bad)

@@ -22,7 +22,6 @@ _OPENERS: dict[Focus | None, tuple[tuple[str, str], ...]] = {
             "The group discussed",
         ),
         ("Summarize the transcript in one sentence.", "The participants discussed"),
-        ("What was decided?", "They decided"),
     ),
     "decisions": (
         ("What was decided?", "They decided"),

@@ -109,7 +109,7 @@ def _point(point: Point) -> RenderableType:
         line = _text(item.speaker or "", "cyan")
         if item.quote not in point.text:
             line.append("  " if item.speaker else "")
-            line.append(_text(f"“{_short(item.quote)}”", "italic dim"))
+            line.append_text(_text(f"“{_short(item.quote)}”", "italic dim"))
         quotes.add_row(clock(item.start) or f"#{item.turn}", line)
     body.append(quotes)
     row = Table.grid(padding=(0, 1))

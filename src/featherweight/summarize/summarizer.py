@@ -9,18 +9,15 @@ import time
 from featherweight.engines.types import Engine
 from featherweight.errors import EngineError, FeatherweightError, TranscriptError
 from featherweight.retrieve import BM25Locator, Locator
-from featherweight.retrieve.terms import terms
-from featherweight.summarize.actions import stated_only
 from featherweight.summarize.cues import quoted
-from featherweight.summarize.evidence import EvidenceFinder
 from featherweight.summarize.language import looks_english
-from featherweight.summarize.points import shortenings
-from featherweight.summarize.strategies import STRATEGIES, Job, Progress, Read, choose
+from featherweight.summarize.selection import select
+from featherweight.summarize.strategies import STRATEGIES, Job, Progress, choose
 from featherweight.summarize.types import Focus, Length, Point, Strategy, Summary
 from featherweight.transcript import Transcript, clean
 
 
-def summarize(
+def summarize_transcript(
     transcript: Transcript,
     engine: Engine,
     *,
@@ -63,7 +60,7 @@ def summarize(
         if len(job.failed) == job.chunks:
             first = job.failed[0]
             raise EngineError(f"no part of {transcript.source} could be summarised; {first}")
-        points, rejected = _select(job, reads)
+        points, rejected = select(job, reads)
     return Summary(
         text=" ".join(point.text for point in points),
         points=tuple(points),
@@ -81,61 +78,6 @@ def summarize(
         length=length,
         notes=tuple(_notes(job, chosen, points, rejected)),
     )
-
-
-def _select(job: Job, reads: list[Read]) -> tuple[list[Point], int]:
-    """The points to show, in the order of the meeting, and how many checked ones are not shown.
-
-    A small model wrote more sentences than are wanted, most of them poor: the best-supported of
-    each part compete, and unsupported ones are shown only where there is nothing better. A
-    capable model was asked for the points it thinks best: all are shown, up to the number wanted
-    in each part that was read at once, and the check marks what it cannot support.
-    """
-    finder = EvidenceFinder(job.transcript)
-    checked: list[tuple[float, int, Point]] = []
-    total = sum(len(read.points) for read in reads)
-    for order, read in enumerate(reads):
-        for text in read.points:
-            score, point = _checked(job, finder, text)
-            if job.focus == "actions":
-                point = stated_only(point, job.transcript)
-            checked.append((score, order, point))
-            job.progress("checking", len(checked), total)
-    if not job.small and len(reads) == 1:
-        shown = [point for _, _, point in checked[: job.most]]
-        return shown, len(checked) - len(shown)
-    chosen: list[tuple[int, Point]] = []
-    ranked = sorted(checked, key=lambda item: (-item[2].supported, -item[0]))
-    unsure = 0 if any(point.supported for _, _, point in checked) else 3
-    for _, order, point in ranked:
-        enough = unsure if job.small and not point.supported else job.most
-        if len(chosen) < enough and not any(_alike(point, other) for _, other in chosen):
-            chosen.append((order, point))
-    chosen.sort(key=lambda item: item[0])
-    return [point for _, point in chosen], len(checked) - len(chosen)
-
-
-def _checked(job: Job, finder: EvidenceFinder, text: str) -> tuple[float, Point]:
-    """A point with its evidence, the verdict, and the score.
-
-    Of a small model's sentence the longest beginning that is supported nearly as well as the best
-    one stands for the whole.
-    """
-    found = []
-    for version in shortenings(text) if job.small else [text]:
-        evidence = finder.find(version)
-        support = finder.check(version, evidence)
-        found.append((support, Point(version, support.supported, evidence, support.reasons)))
-    best = max(support.score for support, _ in found)
-    good = [item for item in found if item[0].supported and item[0].score > 0.9 * best]
-    support, point = good[0] if good else found[0]
-    return support.score, point
-
-
-def _alike(one: Point, other: Point) -> bool:
-    """Whether two points say the same: more than half of the shorter one's words are shared."""
-    a, b = set(terms(one.text)), set(terms(other.text))
-    return 2 * len(a & b) > min(len(a), len(b))
 
 
 def _notes(job: Job, strategy: Strategy, points: list[Point], rejected: int) -> list[str]:

@@ -127,44 +127,28 @@ def negation_features(
     }
 
 
-_PARTICLES = word_set("a an the of on in at by to from until till before and s")
 _PROMISE = re.compile(
-    r"\b(?:I|[Ww]e)\s*(?:['’]\s*(?:ll|m|d)|will|can|could|shall|should|would|am|need|have)\b"
-    r"|\b[Ll]et me\b"
+    r"\bi(?: ?['’] ?(?:ll|d|m (?:going to|gonna))| am going to"
+    r"| (?:will|shall|can|could|would|should|have to|need to|must))\b|\blet me\b",
+    re.IGNORECASE,
 )
 
 
-def stated(value: str, texts: Sequence[str]) -> bool:
-    """Is a date, a deadline or a name said in a cited turn?
-
-    Every number of `value` must be stated in one text, in figures or in words, and every other
-    word must stand there, endings aside ("next Friday" needs both "next" and "Friday"; articles
-    and prepositions do not count). A value without words is never stated.
-    """
-    spans = numbers(value)
-    rest = value
-    for start, end, _ in reversed(spans):
-        rest = rest[:start] + " " + rest[end:]
-    wanted = {stem(word) for word in words(rest) if word not in _PARTICLES}
-    if not wanted and not spans:
-        return False
-    for text in texts:
-        said = {stem(word) for word in words(text)}
-        if wanted <= said and not missing_numbers(value, [text]):
-            return True
-    return False
+def contains(text: str, value: str) -> bool:
+    """Whether `text` has the words of `value` as they are, whole, in any case; `the` is skipped."""
+    wanted = [re.escape(word) for word in value.split() if word.casefold() != "the"]
+    pattern = r"(?<!\w)" + r"\W+(?:the\W+)?".join(wanted) + r"(?!\w)"
+    return bool(wanted) and re.search(pattern, text, re.IGNORECASE) is not None
 
 
 def stated_owner(owner: str, turns: Sequence[tuple[str | None, str]]) -> bool:
     """Is someone stated as the one who does a thing, in (speaker, text) of cited turns?
 
-    Yes if a text says the name; or if a turn by that speaker undertakes it in the first person
-    ("I will send it", "we can"). A speaker who says "you will" or "she will" owns nothing.
+    Yes if a text says the name as it is; or if a turn by that speaker undertakes it in the first
+    person ("I will send it", "let me"). A speaker who says "you will" or "she will" owns nothing.
     """
-    if stated(owner, [text for _, text in turns]):
-        return True
-    wanted = {stem(word) for word in words(owner)}
-    return bool(wanted) and any(
-        wanted <= {stem(word) for word in words(speaker or "")} and _PROMISE.search(text)
+    return any(
+        contains(text, owner)
+        or (speaker is not None and contains(speaker, owner) and _PROMISE.search(text))
         for speaker, text in turns
     )

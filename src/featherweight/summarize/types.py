@@ -37,7 +37,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What `summarize` gives. `notes` tell the reader what to know before trusting it."""
+    """A finished summary. `notes` tell the reader what to know before trusting it."""
 
     text: str
     points: tuple[Point, ...]

@@ -1,0 +1,96 @@
+"""One streamed answer of llama.cpp's server, chunk by chunk, to deltas and a `Generation`.
+
+Stop strings are handled here, not by the server: the server reports a cut-off token with empty
+bytes, which cannot be told from the end token. A character that takes several tokens (emoji, some
+scripts) comes with the log-probability of the last of them only; the answer's log-probabilities
+are then `None`, since a list with holes would be taken for the whole.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from featherweight.engines.text import TextHolder
+from featherweight.engines.types import Delta, FinishReason, Generation, Request, TopLogprob, failed
+
+
+class Answer:
+    """Takes the chunks as the server calls it with them; `on_delta` gets what is certain."""
+
+    def __init__(
+        self, request: Request, stop: threading.Event, on_delta: Callable[[Delta], None]
+    ) -> None:
+        self._request = request
+        self._stop = stop
+        self._on_delta = on_delta
+        self._holder = TextHolder(request.stop)
+        self._tokens: list[dict[str, Any]] = []
+        self._sent = 0  # tokens whose log-probabilities were handed on
+        self._written = 0  # tokens that the model wrote, those without log-probability included
+        self._complete = True
+        self._finish: FinishReason | None = None
+        self._error: str | None = None
+
+    def __call__(self, chunk: dict[str, Any]) -> bool:
+        """Take one chunk; True tells the server to stop."""
+        if "error" in chunk:
+            self._error = str(chunk["error"].get("message", chunk["error"])).rstrip(".")
+            return True
+        for choice in chunk["choices"]:
+            self._take(choice, (chunk.get("timings") or {}).get("predicted_n"))
+        # a program that ends waits for its threads, so they must not write to their limit
+        ended = not threading.main_thread().is_alive()
+        return self._stop.is_set() or self._finish is not None or ended
+
+    def _take(self, choice: dict[str, Any], written: int | None) -> None:
+        tokens = (choice.get("logprobs") or {}).get("content") or []
+        self._tokens += tokens
+        text = choice.get("text") or ""
+        if text or tokens:  # one token a chunk, as long as the answer is complete
+            text = self._holder.feed(text.encode())
+        if written is not None:
+            self._written = written
+            self._complete = self._complete and len(self._tokens) == written
+        if self._holder.stopped:
+            self._finish = "stop"
+        elif reason := choice.get("finish_reason"):
+            self._finish = "length" if reason == "length" else "stop"
+            text += self._holder.finish()
+        if text:
+            self._on_delta(Delta(text, self._fresh(self._holder.tokens_shown())))
+
+    def _fresh(self, upto: int) -> tuple[float, ...] | None:
+        """Log-probabilities not handed on yet; a stop string may still cut those after `upto`."""
+        if not self._complete:
+            return None
+        found = tuple(token["logprob"] for token in self._tokens[self._sent : upto])
+        self._sent = max(self._sent, upto)
+        return found
+
+    def last(self, model: str, prompt_tokens: int, seconds: float) -> Delta:
+        """What was not handed on yet, and the whole; an error or a cancellation is a failed one."""
+        if self._error is not None or self._finish is None:
+            reason = self._error or "stopped before the end"
+            return Delta("", None, failed(model, f"{model}: {reason}.", seconds, prompt_tokens))
+        kept = self._tokens[: self._holder.tokens_kept()] if self._complete else None
+        top = None
+        if kept is not None and self._request.top_logprobs:
+            top = tuple(_alternatives(token, self._request.top_logprobs) for token in kept)
+        generation = Generation(
+            text=self._holder.text,
+            token_ids=None if kept is None else tuple(t["id"] for t in kept),
+            token_logprobs=None if kept is None else tuple(t["logprob"] for t in kept),
+            top_logprobs=top,
+            finish_reason=self._finish,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=self._written,
+            seconds=seconds,
+            model=model,
+        )
+        return Delta("", self._fresh(len(kept or ())), generation)
+
+
+def _alternatives(token: dict[str, Any], count: int) -> tuple[TopLogprob, ...]:
+    return tuple(
+        TopLogprob(t["id"], bytes(t["bytes"]), t["logprob"]) for t in token["top_logprobs"][:count]
+    )
