@@ -42,7 +42,6 @@ def test_unknown_names_are_refused() -> None:
         exec("from featherweight import nonsense")
 
 
-
 def test_errors_need_no_numpy(root: Path) -> None:
     code = "from featherweight import EngineError, Turn; import sys; print('numpy' in sys.modules)"
     assert run(code, root) == "False"

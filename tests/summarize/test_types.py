@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from scripted import SMALL, ScriptedEngine, meeting
 
-from featherweight.summarize import Summary
+from featherweight.cli import Strategy as Choice
+from featherweight.summarize import Strategy, Summary
 from featherweight.summarize import summarize_transcript as summarize
 
 
@@ -55,3 +56,8 @@ def test_the_schema_is_strict_where_it_matters(schema: Draft202012Validator) -> 
         schema.validate(data)
     data = made().to_json() | {"more": 1}
     schema.validate(data)
+
+
+def test_schema_and_command_name_every_strategy(schema: Draft202012Validator) -> None:
+    named = schema.schema["properties"]["strategy"]["enum"]  # type: ignore[index]
+    assert sorted(named) == sorted(get_args(Strategy)) == sorted(Choice)
