@@ -181,7 +181,7 @@ def collect_requests() -> list[dict[str, Any]]:
     for part, chunk in enumerate(cut(job.transcript, strategies._fits(job), by_topic=True)):
         for request, _ in strategies._ask(job, chunk):
             body = {"messages": request.prompt}
-            prompt = engine._call("POST", "/apply-template", body)["prompt"]
+            prompt = engine._ask("/apply-template", body)["prompt"]
             found.append(
                 {
                     "part": part,
