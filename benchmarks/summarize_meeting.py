@@ -116,7 +116,7 @@ def work_transformers(folder: str, requests: list[dict[str, Any]]) -> None:
             cache = DynamicCache()
         else:
             same = int((tokens[0, : len(seen)] == seen[: tokens.shape[1]]).long().cumprod(0).sum())
-            cache.crop(same)
+            cache.crop(same - cache.get_seq_length())
         with torch.inference_mode():
             answer = model.generate(
                 tokens,
