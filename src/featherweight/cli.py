@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from featherweight.errors import FeatherweightError, UnknownModelError
+from featherweight.errors import FeatherweightError, OutputError, UnknownModelError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -237,6 +237,8 @@ def _print_summaries(
             from featherweight.summarize.render import print_text
 
             print_text(_console(), summary, transcript)
+        elif format is Format.json and len(paths) > 1:
+            sys.stdout.write(_json(summary.to_json(), one_line=True))
         else:
             sys.stdout.write(_rendered(summary, transcript, format))
     return failed
@@ -253,16 +255,23 @@ def _write_summaries(
     """Write every summary to a folder; returns how many inputs failed or have failed parts."""
     from featherweight.files import write_atomic
     from featherweight.summarize.batch import input_hash
+    from featherweight.transcript.text import printable
 
     folder = manifest.folder
     failed = 0
     for number, (path, name) in enumerate(zip(paths, names, strict=True), 1):
-        label = f"[{number}/{len(paths)}] {'standard input' if path == STDIN else path}"
+        source = "standard input" if path == STDIN else printable(str(path))
+        label = f"[{number}/{len(paths)}] {source}"
         hashed = "" if path == STDIN else input_hash(path)
         if hashed and manifest.finished(name, hashed):
             _say(f"{label}: unchanged, {folder / name} kept")
             continue
         try:
+            if other := manifest.other_input(name, path):
+                raise OutputError(
+                    f"{folder / name} holds the summary of {other}, not of {source}; choose "
+                    "another output folder, or remove it."
+                )
             summary, transcript = _summary(path, engine, options)
         except FeatherweightError as error:
             _complain(error)
@@ -272,7 +281,7 @@ def _write_summaries(
         if summary.chunks_failed or not hashed:
             manifest.forget(name)
         else:
-            manifest.record(name, str(path), hashed, _figures(summary))
+            manifest.record(name, str(path.absolute()), hashed, _figures(summary))
         if summary.chunks_failed:
             failed += 1
         _say(f"{label}: {folder / name}, {len(summary.points)} points, {summary.seconds:.0f} s")
@@ -322,10 +331,10 @@ def _progress(source: str) -> "Iterator[Progress | None]":
         yield update
 
 
-def _json(data: Any) -> str:
+def _json(data: Any, one_line: bool = False) -> str:
     import orjson
 
-    return orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() + "\n"
+    return orjson.dumps(data, option=0 if one_line else orjson.OPT_INDENT_2).decode() + "\n"
 
 
 def _print_json(data: Any) -> None:

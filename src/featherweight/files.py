@@ -31,14 +31,16 @@ def write_atomic(path: Path, data: str | bytes) -> None:
         os.umask(mask)
         Path(temporary).chmod(0o666 & ~mask)  # mkstemp makes 0600; the user's umask decides
         Path(temporary).replace(path)
+        temporary = None
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
         reason = error.strerror or str(error)
         raise OutputError(
             f"cannot write {path}: {reason}; choose a folder that you may write to."
         ) from None
+    finally:
+        if temporary is not None:  # also when the user stopped it
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
 
 
 def check_writable(folder: Path) -> None:

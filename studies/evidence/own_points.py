@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--meetings", type=int, default=12)
-    parser.add_argument("--work", type=Path, default=Path("/tmp/featherweight-own-points"))
+    parser.add_argument("--work", type=Path, default=Path(__file__).with_name(".own_points"))
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("own_points.json"))
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)

@@ -355,7 +355,9 @@ def test_a_failed_merge_keeps_the_notes(strategy: Strategy, how: Generation) -> 
     engine = capable(answer, context_length=2048)
     summary = summarize(long_meeting(), engine, strategy=strategy, length="long")
     assert len(summary.points) == 12
-    assert summary.chunks_failed == 0
+    assert summary.chunks_failed > 0
+    turns = [point.evidence[0].turn for point in summary.points]
+    assert turns[-1] > len(long_meeting().turns) // 2, "only the beginning is left"
     reason = how.error or "scripted answered nothing of use."
     assert any("notes could not be merged" in note and reason in note for note in summary.notes)
 

@@ -5,6 +5,7 @@ questions that the in-process API cannot answer: the tokenizer and the chat temp
 """
 
 import http.client
+import os
 import secrets
 import socket
 import tempfile
@@ -21,7 +22,9 @@ class PrivateSocket:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._folder = tempfile.TemporaryDirectory(prefix="featherweight-")  # mode 0700
+        # mode 0700; a socket's path may have about 100 bytes, which a long TMPDIR exceeds
+        short = None if len(os.fsencode(tempfile.gettempdir())) < 70 else "/tmp"
+        self._folder = tempfile.TemporaryDirectory(prefix="featherweight-", dir=short)
         self.path = f"{self._folder.name}/s.sock"
         self.key = secrets.token_urlsafe(24)
         self._lock = threading.Lock()

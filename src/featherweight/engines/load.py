@@ -1,5 +1,6 @@
 """From a spec, the short form that people type, to an engine; only that engine is imported."""
 
+import contextlib
 import difflib
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ def load_engine(spec: str = DEFAULT, **settings: Any) -> Engine:
 
 def _hint(spec: str) -> str:
     """What the spec was probably meant to be."""
-    path = Path(spec).expanduser()
+    path = Path(spec)
+    with contextlib.suppress(RuntimeError):  # ~nobody
+        path = path.expanduser()
     if spec.lower().endswith(".gguf"):
         return f" did you mean gguf:{spec}?"
     if spec and path.is_dir():

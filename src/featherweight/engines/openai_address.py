@@ -10,7 +10,12 @@ KEY_VARIABLES = ("FEATHERWEIGHT_API_KEY", "OPENAI_API_KEY")
 
 def base_url(url: str) -> str:
     """The URL with /v1 and without a trailing slash; refuses what cannot be right."""
-    parts = urlsplit(url if "//" in url else f"//{url}")
+    try:
+        parts = urlsplit(url if "//" in url else f"//{url}")
+    except ValueError:
+        raise EngineError(
+            f"openai:{url} is not a web address; write openai:http://HOST:PORT#MODEL."
+        ) from None
     if parts.username is not None or parts.password is not None:
         raise EngineError(
             f"openai: the URL of {parts.hostname} holds a user name or password; put the key in "

@@ -162,13 +162,19 @@ def _parse_logprobs(answer: Answer, logprobs: Any) -> None:
         for entry in content:
             if not isinstance(entry, dict):
                 raise WireError("a log-probability that is not a JSON object")
-            one = _entry(entry)
-            _add(answer, one, tuple(_entry(top, True) for top in entry.get("top_logprobs") or ()))
+            one, others = _entry(entry), entry.get("top_logprobs") or []
+            if not isinstance(others, list) or not all(isinstance(top, dict) for top in others):
+                raise WireError("top log-probabilities that are not a list of JSON objects")
+            _add(answer, one, tuple(_entry(top, True) for top in others))
     elif isinstance(tokens := logprobs.get("tokens"), list):
         values = logprobs.get("token_logprobs")
         tops = logprobs.get("top_logprobs") or [{}] * len(tokens)
-        if not isinstance(values, list) or not len(values) == len(tokens) == len(tops):
+        if not isinstance(values, list) or not isinstance(tops, list):
+            raise WireError("log-probabilities that are not a list")
+        if not len(values) == len(tokens) == len(tops):
             raise WireError("lists of tokens and log-probabilities of different lengths")
+        if not all(top is None or isinstance(top, dict) for top in tops):
+            raise WireError("top log-probabilities that are not JSON objects")
         for token, value, top in zip(tokens, values, tops, strict=True):
             others = (top or {}).items()
             _add(

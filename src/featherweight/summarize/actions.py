@@ -64,13 +64,15 @@ _LEAD = (
     r"|around|about|during|in|within)"
 )
 _ANYWHERE = (
-    rf"{_GLUE}*(?:{_HARD}|{_POINTER} {_GLUE}*(?:{_SOFT}|meeting|session|time)"
+    rf"{_GLUE}{{0,4}}(?:{_HARD}|{_POINTER} {_GLUE}{{0,4}}(?:{_SOFT}|meeting|session|time)"
     rf"|{_SOFT} from (?:now|today))"
 )
-_BEHIND = rf"{_GLUE}*{_SOFT}|(?:the )?\d{{1,2}}(?:st|nd|rd|th)(?=[.,;:)]| (?:and|or|at)\b| \(|$)"
+_BEHIND = (
+    rf"{_GLUE}{{0,4}}{_SOFT}|(?:the )?\d{{1,2}}(?:st|nd|rd|th)(?=[.,;:)]| (?:and|or|at)\b| \(|$)"
+)
 _DUE = re.compile(
     rf"(?P<open>\()?(?<![\w'’-])"
-    rf"(?:(?P<lead>(?:{_LEAD} )+)(?P<led>{_ANYWHERE}|{_BEHIND})|(?P<bare>{_ANYWHERE}))"
+    rf"(?:(?P<lead>(?:{_LEAD} ){{1,3}})(?P<led>{_ANYWHERE}|{_BEHIND})|(?P<bare>{_ANYWHERE}))"
     rf"(?!\w)(?P<whose>['’]s? )?(?(open)\)|)",
     re.IGNORECASE,
 )

@@ -6,7 +6,9 @@ with failed parts counts as unfinished, so the next run tries it again.
 """
 
 import contextlib
+import glob
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -37,7 +39,9 @@ def inputs(arguments: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     written = lru_cache(_written)
     for argument in arguments:
-        path = Path(argument).expanduser()
+        path = Path(argument)
+        with contextlib.suppress(RuntimeError):  # ~nobody
+            path = path.expanduser()
         if path.is_dir():
             inside = sorted(
                 file
@@ -80,7 +84,10 @@ def _written(folder: Path) -> frozenset[Path]:
 def _glob(pattern: Path) -> list[Path]:
     parts = pattern.parts
     first = next(i for i, part in enumerate(parts) if any(sign in part for sign in "*?["))
-    return list(Path(*parts[:first]).glob(str(Path(*parts[first:]))))
+    try:
+        return list(Path(*parts[:first]).glob(str(Path(*parts[first:]))))
+    except ValueError:  # "meet**.vtt": older Pythons want ** alone
+        return []
 
 
 def output_names(files: Sequence[Path], suffix: str) -> list[str]:
@@ -153,6 +160,14 @@ class Manifest:
             and (self.folder / name).is_file()
         )
 
+    def other_input(self, name: str, path: Path) -> str | None:
+        """The input that `name` was made from, where it is another file than `path`."""
+        entry = self._outputs.get(name)
+        source = entry.get("input") if isinstance(entry, dict) else None
+        if not isinstance(source, str) or not (self.folder / name).is_file():
+            return None
+        return None if source == printable(str(path.absolute())) else source
+
     def record(self, name: str, source: str, input_hash: str, figures: dict[str, Any]) -> None:
         """Note that `name` is finished."""
         self._outputs[name] = {
@@ -182,17 +197,26 @@ class Manifest:
 def check_outputs(folder: Path, names: Sequence[str], files: Sequence[Path]) -> None:
     """Raise `OutputError` before the work where its results could not be written afterwards."""
     check_writable(folder)
+    outputs = {(folder / name).resolve() for name in names}
     for path in files:
-        for name in names:
-            if (folder / name).exists() and path.exists() and path.samefile(folder / name):
-                raise OutputError(
-                    f"{printable(str(path))} would be overwritten by its summary; choose another "
-                    "output folder or format."
-                )
+        if path.resolve() in outputs:
+            raise OutputError(
+                f"{printable(str(path))} would be overwritten by its summary; choose another "
+                "output folder or format."
+            )
 
 
 def input_hash(path: Path) -> str:
-    """Hash of an input file; empty for what cannot be read (reading reports it) or only once."""
+    """Hash of an input file; empty for what cannot be read (reading reports it) or only once.
+
+    Of an NXT meeting all files count, since all are read.
+    """
+    meeting = re.fullmatch(r"(.+)\.[A-Z]\.words\.xml", path.name)
     with contextlib.suppress(OSError):
-        return sha256(path) if path.is_file() else ""
+        if not path.is_file():
+            return ""
+        if meeting is None:
+            return sha256(path)
+        files = sorted(path.parent.glob(f"{glob.escape(meeting[1])}.*.xml"))
+        return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
     return ""

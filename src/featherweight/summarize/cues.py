@@ -10,6 +10,7 @@ import re
 from featherweight.summarize.actions import deadline
 from featherweight.summarize.evidence import Evidence
 from featherweight.summarize.sentences import sentences
+from featherweight.summarize.support import contains
 from featherweight.summarize.types import Focus, Point
 from featherweight.transcript.types import Transcript
 
@@ -29,7 +30,7 @@ _CUES: dict[Focus, tuple[tuple[float, str], ...]] = {
         (2.5, r"please (?:send|write|check|make|prepare|find|book|bring|finish|update)"),
         (1.5, r"(?:we['’]ll|we will|we need to|you need to|you should|we should|we have to)"
               rf" {_TALK}"),
-        (1.5, r"by (?:the end|mon|tues|wednes|thurs|fri|satur|sun|tomorrow|next|noon)"),
+        (1.5, r"by (?:the end|\w+day|tomorrow|next|noon)"),
         (1.0, r"(?:next (?:week|meeting|time|month)|tomorrow|does it|will do|write to (?:you|us))"),
     ),
     "decisions": (
@@ -91,13 +92,18 @@ def said(transcript: Transcript, focus: Focus, most: int) -> list[tuple[int, str
 
 
 def responsible(transcript: Transcript, turn: int, text: str) -> str | None:
-    """Who takes on what `text`, said in `turn`, is about: who promises, else who is named."""
+    """Who takes on what `text`, said in `turn`, is about: who promises, else who is addressed.
+
+    Addressed is whoever's name stands there in full, or the first part of it before or behind a
+    comma ("Priya, please"): a speaker called The Chair is not in "The deadline", nor Will in "Will
+    you".
+    """
     speaker = transcript.turns[turn].speaker
     if speaker and _PROMISE.search(text):
         return speaker
     for name in dict.fromkeys(t.speaker for t in transcript.turns if t.speaker):
-        first = name.split()[0].rstrip(",")
-        if len(first) > 2 and re.search(rf"\b{re.escape(first)}\b", text):
+        first = re.escape(name.split()[0].rstrip(","))
+        if contains(text, name) or re.search(rf"(?:^|[.?!] ){first},|, {first}[.,?!]", text):
             return name
     return None
 

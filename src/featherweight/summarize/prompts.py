@@ -99,7 +99,12 @@ def _task(query: str | None, focus: Focus | None, most: int) -> str:
         "with '- '. Keep names, numbers and dates exact. Write nothing else."
     )
     if query is not None:
-        return f"Answer this about the meeting: {query} {form}"
+        only = {
+            None: "",
+            "actions": "Give action items only. ",
+            "decisions": "Give decisions only. ",
+        }
+        return f"Answer this about the meeting: {query} {only[focus]}{form}"
     if focus == "actions":
         return (
             "List the action items: who does what, and by when if that was said. Start each with "

@@ -6,6 +6,7 @@ import re
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:Mr|Mrs|Ms|Dr|Prof|Hon|Rt|St|No|vs|e\.g|i\.e|etc|[A-Z])\.$"
 )
+LONGEST_ABBREVIATION = 8  # characters, with the white space before it; longer is never looked at
 _STOP = re.compile(r"(?:[.?!…]+|[。？！])[\"'”’)\]]*(?=\s|$)|(?<=[。？！])")
 _JOINT = re.compile(
     r"[,;:—–-]\s+|\s*\{[^{}]*\}\s*|\s+(?=(?:and|but|so|because|cause|then|or|if|which|when|that)\s)"
@@ -21,7 +22,7 @@ def sentences(text: str, longest: int = 40) -> list[tuple[int, int]]:
     """
     ranges, start = [], 0
     for stop in _STOP.finditer(text):
-        piece = text[start : stop.end()]
+        piece = text[max(start, stop.end() - LONGEST_ABBREVIATION) : stop.end()]
         if stop.group().startswith(".") and _ABBREVIATION.search(piece):
             continue
         ranges += _short(text, start, stop.end(), longest)

@@ -306,7 +306,9 @@ def _located(job: Job) -> list[int]:
 def _merge(job: Job, reads: list[Read], ask: Ask) -> list[Read]:
     """Notes on many parts to one list; in several rounds where they do not fit at once.
 
-    Where a merge fails, its notes stay as they are: nothing that was read is lost.
+    Where a merge fails, its notes stay as they are and it counts as a failed part. Notes that are
+    more than the points wanted are chosen from as chapters are: from the whole meeting, not from
+    its beginning.
     """
     notes = [point for read in reads for point in read.points]
     while notes:
@@ -319,19 +321,23 @@ def _merge(job: Job, reads: list[Read], ask: Ask) -> list[Read]:
         notes = after
         if len(groups) == 1 or not shrunk:
             break
-    return [Read("the whole meeting", distinct(notes))]
+    notes = distinct(notes)
+    if len(notes) > job.most:
+        return [Read(f"note {number}", [note]) for number, note in enumerate(notes)]
+    return [Read("the whole meeting", notes)]
 
 
 def _merged(job: Job, groups: list[list[str]], ask: Ask) -> list[list[str]]:
     """One shorter list for each group of notes; the group itself where that fails."""
     requests = [_merge_request(job, group, ask) for group in groups]
     answers = _generate(job, "merging", [request for request, _ in requests], len(groups))
+    job.chunks += len(groups)
     merged = []
     for group, (_, beginning), answer in zip(groups, requests, answers, strict=True):
         points = _points([(beginning, answer)])
         if not points:
             reason = answer.error or f"{job.engine.name} answered nothing of use."
-            job.notes.append(
+            job.failed.append(
                 f"{len(group)} notes could not be merged and stand as they were: {reason}"
             )
         merged.append(points or group)
