@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherweight.errors import FeatherweightError
-from featherweight.summarize.batch import inputs, output_names
+from featherweight.summarize.batch import Manifest, input_hash, inputs, output_names
 
 
 @pytest.fixture
@@ -66,3 +66,26 @@ def test_names_say_no_more_than_they_must() -> None:
     assert output_names(paths, ".md") == ["m-x.vtt.md", "t-x.vtt.md", "y.vtt.md", "y.txt.md"]
     assert output_names([], ".md") == []
     assert len(output_names([Path(f"/{a}/{b}.t") for a, b in product("ab", "xy")], "")) == 4
+
+
+def test_an_output_belongs_to_its_meeting(tmp_path: Path) -> None:
+    monday, tuesday = tmp_path / "mon" / "standup.vtt", tmp_path / "tue" / "standup.vtt"
+    manifest = Manifest(tmp_path / "out", {})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "standup.md").write_text("Monday")
+    manifest.record("standup.md", str(monday), "hash", {})
+    again = Manifest(tmp_path / "out", {})
+    assert again.other_input("standup.md", monday) is None
+    assert again.other_input("standup.md", tuesday) == str(monday)
+    (tmp_path / "out" / "standup.md").unlink()
+    assert again.other_input("standup.md", tuesday) is None
+
+
+def test_all_files_of_an_nxt_meeting_count(tmp_path: Path) -> None:
+    first, second = tmp_path / "ES1.A.words.xml", tmp_path / "ES1.B.words.xml"
+    first.write_text("<a/>")
+    second.write_text("<b/>")
+    before = input_hash(first)
+    second.write_text("<c/>")
+    assert before and input_hash(first) != before
+    assert input_hash(tmp_path / "missing.vtt") == ""

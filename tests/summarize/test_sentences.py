@@ -45,3 +45,8 @@ def test_long_speech_without_stops_is_cut_at_its_joints() -> None:
     assert len(pieces) > 5 and max(len(piece.split()) for piece in pieces) <= 40
     assert " ".join(pieces) == text
     assert max(len(piece.split()) for piece in cut("word " * 500)) <= 40
+
+
+def test_a_text_of_abbreviations_is_cut_in_linear_time() -> None:
+    text = "A. " * 100_000  # quadratic cutting would take an hour
+    assert sentences(text)[-1][1] == len(text.rstrip())

@@ -421,3 +421,11 @@ def test_the_tokenizer_is_asked_little() -> None:
         summary = summarize(long_meeting(1000), engine)
         assert engine.counted < 10 * summary.chunks_total + 30
     assert SMALL_CHUNK < 4096
+
+
+def test_a_server_that_cuts_prompts_in_silence_is_noticed() -> None:
+    engine = capable(lambda request, before: said("- They talked.", prompt_tokens=40))
+    summary = summarize(long_meeting(), engine)
+    assert any("read less than it was sent" in note for note in summary.notes)
+    honest = summarize(long_meeting(), capable("- They talked."))
+    assert not any("read less than it was sent" in note for note in honest.notes)

@@ -258,7 +258,27 @@ def _generate(job: Job, stage: str, requests: list[Request], parts: int) -> list
         answers[i] = answer
     for answer in answers:
         job.spend(answer)
+    _note_cut_prompts(job, requests, answers)
     return answers
+
+
+def _note_cut_prompts(job: Job, requests: list[Request], answers: list[Generation]) -> None:
+    """Say so where a server read fewer tokens than half the words it was sent.
+
+    Some cut a prompt that is too long, usually its beginning, and answer as if nothing were wrong;
+    only the count of prompt tokens gives them away.
+    """
+    cut_off = 0
+    for request, answer in zip(requests, answers, strict=True):
+        prompt = request.prompt
+        texts = [prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]
+        words = sum(len(text.split()) for text in texts)
+        cut_off += 0 < 2 * answer.prompt_tokens < words
+    if cut_off:
+        job.notes.append(
+            f"{job.engine.name} says that it read less than it was sent in {cut_off} of "
+            f"{len(answers)} requests: it probably cut them; give it a longer context."
+        )
 
 
 def _name(chunk: Chunk) -> str:
