@@ -112,7 +112,8 @@ def summarize(
                 "several HTML pages cannot be printed at once; add --output-dir DIR."
             )
         if output_dir is not None:
-            names = output_names(paths, SUFFIX[format])
+            named = [Path("stdin") if path == STDIN else path for path in paths]
+            names = output_names(named, SUFFIX[format])
             check_outputs(output_dir, names, paths)
             manifest = Manifest(output_dir, {**options, "model": model, "format": format.value})
     try:
@@ -267,9 +268,9 @@ def _write_summaries(
             _say(f"{label}: unchanged, {folder / name} kept")
             continue
         try:
-            if other := manifest.other_input(name, path):
+            if other := manifest.other_input(name, _input_name(path)):
                 raise OutputError(
-                    f"{folder / name} holds the summary of {other}, not of {source}; choose "
+                    f"{folder / name} holds {other}, not the summary of {source}; choose "
                     "another output folder, or remove it."
                 )
             summary, transcript = _summary(path, engine, options)
@@ -278,16 +279,23 @@ def _write_summaries(
             failed += 1
             continue
         write_atomic(folder / name, _rendered(summary, transcript, format))
-        if summary.chunks_failed or not hashed:
-            manifest.forget(name)
-        else:
-            manifest.record(name, str(path.absolute()), hashed, _figures(summary))
+        finished = bool(hashed) and not summary.chunks_failed
+        manifest.record(name, _input_name(path), hashed, _figures(summary), finished=finished)
         if summary.chunks_failed:
             failed += 1
-        _say(f"{label}: {folder / name}, {len(summary.points)} points, {summary.seconds:.0f} s")
+        _say(f"{label}: {folder / name}, {_points(summary)}, {summary.seconds:.0f} s")
     if failed:
         _say(f"{failed} of {len(paths)} failed or have failed parts; run again to retry them.")
     return failed
+
+
+def _input_name(path: Path) -> str:
+    return "standard input" if path == STDIN else str(path.absolute())
+
+
+def _points(summary: "Summary") -> str:
+    count = len(summary.points)
+    return f"{count} point{'s' if count != 1 else ''}"
 
 
 def _figures(summary: "Summary") -> dict[str, Any]:

@@ -4,7 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -78,7 +85,8 @@ def progress_bar(source: str) -> Iterator[Callable[[str, int, int], None]]:
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),  # a file may be called "[/b].txt"
         BarColumn(bar_width=32),
-        TextColumn("{task.completed}/{task.total} parts"),
+        MofNCompleteColumn(),
+        TextColumn("parts"),
         TimeElapsedColumn(),
         console=console,
         transient=True,

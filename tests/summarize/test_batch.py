@@ -75,10 +75,12 @@ def test_an_output_belongs_to_its_meeting(tmp_path: Path) -> None:
     (tmp_path / "out" / "standup.md").write_text("Monday")
     manifest.record("standup.md", str(monday), "hash", {})
     again = Manifest(tmp_path / "out", {})
-    assert again.other_input("standup.md", monday) is None
-    assert again.other_input("standup.md", tuesday) == str(monday)
+    assert again.other_input("standup.md", str(monday)) is None
+    assert again.other_input("standup.md", str(tuesday)) == f"the summary of {monday}"
+    (tmp_path / "out" / "mine.md").write_text("mine")
+    assert again.other_input("mine.md", str(tuesday)) == "something else"
     (tmp_path / "out" / "standup.md").unlink()
-    assert again.other_input("standup.md", tuesday) is None
+    assert again.other_input("standup.md", str(tuesday)) is None
 
 
 def test_all_files_of_an_nxt_meeting_count(tmp_path: Path) -> None:

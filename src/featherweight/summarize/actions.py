@@ -23,9 +23,13 @@ def stated_only(point: Point, transcript: Transcript) -> Point:
 
 
 def deadline(text: str) -> str | None:
-    """The first date that a text states."""
-    found = _DUE.search(text)
-    return (found["led"] or found["bare"]) if found else None
+    """The first date that a text states; how long something takes ("about two days") is none."""
+    for found in _DUE.finditer(text):
+        lead = (found["lead"] or "").casefold().split()
+        if not {"about", "around", "for", "during"} & set(lead):
+            when: str = found["led"] or found["bare"]
+            return when
+    return None
 
 
 # -- dates -----------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ class Manifest:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The outputs that are finished."""
+        """The outputs that an earlier run wrote."""
         return tuple(self._outputs)
 
     def _read(self) -> dict[str, Any]:
@@ -160,29 +160,33 @@ class Manifest:
             and (self.folder / name).is_file()
         )
 
-    def other_input(self, name: str, path: Path) -> str | None:
-        """The input that `name` was made from, where it is another file than `path`."""
-        entry = self._outputs.get(name)
-        source = entry.get("input") if isinstance(entry, dict) else None
-        if not isinstance(source, str) or not (self.folder / name).is_file():
+    def other_input(self, name: str, source: str) -> str | None:
+        """What the file `name` holds, where it is not a summary of `source`."""
+        if not (self.folder / name).exists():
             return None
-        return None if source == printable(str(path.absolute())) else source
+        entry = self._outputs.get(name)
+        if not isinstance(entry, dict):
+            return "something else"
+        other = entry.get("input")
+        return None if other == printable(source) else f"the summary of {other}"
 
-    def record(self, name: str, source: str, input_hash: str, figures: dict[str, Any]) -> None:
-        """Note that `name` is finished."""
+    def record(
+        self,
+        name: str,
+        source: str,
+        input_hash: str,
+        figures: dict[str, Any],
+        finished: bool = True,
+    ) -> None:
+        """Note what `name` holds; what is not finished is made again by the next run."""
         self._outputs[name] = {
             "input": printable(source),
             "input_sha256": input_hash,
-            "settings_sha256": self._key,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings_sha256": self._key if finished else None,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
             **figures,
         }
         self._write()
-
-    def forget(self, name: str) -> None:
-        """Note that `name` has to be made again."""
-        if self._outputs.pop(name, None) is not None:
-            self._write()
 
     def _write(self) -> None:
         data = {

@@ -10,20 +10,22 @@ import re
 from featherweight.summarize.actions import deadline
 from featherweight.summarize.evidence import Evidence
 from featherweight.summarize.sentences import sentences
-from featherweight.summarize.support import contains
+from featherweight.summarize.support import PROMISE, contains
 from featherweight.summarize.types import Focus, Point
 from featherweight.transcript.types import Transcript
 
 _TALK = (
-    r"(?!(?:just |also |then |now |maybe |probably )*(?:be|ask|say|tell|talk|speak|go|start|begin"
-    r"|read|take|turn|come|move|have|give (?:it|you an|this|that)|declare|explain|show|see|try"
-    r"|address|stop|leave|hand|pass|call on|bring in|repeat|mention|hear|get back|do an?)\b)\w+"
+    r"(?!(?:just |also |then |now |maybe |probably )*(?:be|say"
+    r"|ask (?:you|an?|about|if|whether|some|one|this|that|my|another)|tell|talk|speak|go|start"
+    r"|begin|read|take|turn|come|move|have|give (?:it|you an|this|that)|declare|explain|show|see"
+    r"|try|address|stop|leave|hand|pass|call on|bring in|repeat|mention|hear|get back|do an?)\b)\w+"
 )
 """What people announce about the talk itself ("I'll start") is no task and no decision."""
 
 _CUES: dict[Focus, tuple[tuple[float, str], ...]] = {
     "actions": (
         (3.0, rf"(?:i['’]ll|i will|i shall|i['’]m going to|i can do|i['’]d be happy to) {_TALK}"),
+        (2.5, rf"i (?:need|have) to {_TALK}"),
         (3.0, r"(?:action (?:item|point)|to-?do list|deadline|follow up (?:on|with))"),
         (2.5, r"(?:can|could|will|would) you (?:please )?(?:\w+ )?(?:send|write|check|make|prepare"
               r"|look into|find|book|get|put|bring|finish|fix|update|organi[sz]e)"),
@@ -41,6 +43,7 @@ _CUES: dict[Focus, tuple[tuple[float, str], ...]] = {
         (2.5, r"(?:let['’]s|we['’]ll|we will|we) (?:go with|stick (?:to|with)|keep the|drop|use)"),
         (2.5, rf"(?:then|so|okay,?) we(?:['’]ll| will|['’]re going to| are going to) {_TALK}"),
         (2.0, r"then we (?:release|take|use|keep|do|buy|drop|start|send)"),
+        (1.0, rf"we(?:['’]ll| will|['’]re (?:not )?going to| are (?:not )?going to) {_TALK}"),
         (1.0, r"(?:instead|in the end|conclusion|we do not|we won['’]t|agreed)"),
     ),
 }  # fmt: skip
@@ -48,14 +51,13 @@ _PATTERNS = {
     focus: [(weight, re.compile(rf"\b{cue}\b", re.IGNORECASE)) for weight, cue in cues]
     for focus, cues in _CUES.items()
 }
-_PROMISE = re.compile(
-    r"\b(?:i['’]ll|i will|i shall|i['’]m going to|i can do|i['’]d be happy to)\b", re.IGNORECASE
-)
+
+_QUESTION = re.compile(r"(?<!, right)(?<!, okay)(?<!, yes)\?$")
 
 ENOUGH = 2.0
 """The weight from which a sentence counts; below it, most cues mean something else."""
 
-SHORTEST = 5
+SHORT = 5
 """Words; what is shorter ("Let's decide that now.") takes the next sentence along."""
 
 
@@ -67,28 +69,24 @@ def weight(text: str, focus: Focus) -> float:
 def said(transcript: Transcript, focus: Focus, most: int) -> list[tuple[int, str]]:
     """Up to `most` (turn number, its words) that promise or decide most clearly, in order.
 
-    The words are a piece of the turn's own text; at most one piece a turn.
+    The words are a sentence of the turn, or two where the first is very short.
     """
-    found: list[tuple[float, int, str]] = []
+    found: list[tuple[float, int, int, str]] = []
     for number, turn in enumerate(transcript.turns):
+        taken = 0
         ranges = sentences(turn.text)
-        # A question settles nothing; it may ask for something to be done.
-        weights = [
-            0.0
-            if focus == "decisions" and turn.text[b - 1] == "?"
-            else weight(turn.text[a:b], focus)
-            for a, b in ranges
-        ]
-        if not weights or max(weights) < ENOUGH:
-            continue
-        at = weights.index(max(weights))
-        start, end = ranges[at]
-        if len(turn.text[start:end].split()) < SHORTEST:
-            end = ranges[min(at + 1, len(ranges) - 1)][1]
-        if len(turn.text[start:end].split()) >= SHORTEST:
-            found.append((weights[at], number, turn.text[start:end]))
+        for at, (start, end) in enumerate(ranges):
+            value = weight(turn.text[start:end], focus)
+            if start < taken or value < ENOUGH:
+                continue
+            if focus == "decisions" and _QUESTION.search(turn.text[start:end]):
+                continue  # a question settles nothing; it may ask for something to be done
+            if len(turn.text[start:end].split()) < SHORT:
+                end = ranges[min(at + 1, len(ranges) - 1)][1]
+            found.append((value, number, start, turn.text[start:end]))
+            taken = end
     best = sorted(found, key=lambda item: -item[0])[:most]
-    return sorted((number, text) for _, number, text in best)
+    return [(number, text) for _, number, _, text in sorted(best, key=lambda item: item[1:3])]
 
 
 def responsible(transcript: Transcript, turn: int, text: str) -> str | None:
@@ -99,7 +97,7 @@ def responsible(transcript: Transcript, turn: int, text: str) -> str | None:
     you".
     """
     speaker = transcript.turns[turn].speaker
-    if speaker and _PROMISE.search(text):
+    if speaker and PROMISE.search(text):
         return speaker
     for name in dict.fromkeys(t.speaker for t in transcript.turns if t.speaker):
         first = re.escape(name.split()[0].rstrip(","))

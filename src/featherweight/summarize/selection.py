@@ -70,7 +70,7 @@ def _checked(job: Job, finder: EvidenceFinder, text: str) -> tuple[float, Point]
     best = max(support.score for support, _ in found)
     good = [item for item in found if item[0].supported and item[0].score > 0.9 * best]
     support, point = good[0] if good else found[0]
-    if job.focus == "actions":
+    if job.focus == "actions" and job.query is None:
         point = stated_only(point, job.transcript)
     return support.score + 0.5 * min(1.0, len(set(terms(point.text))) / DETAILED), point
 

@@ -112,9 +112,7 @@ def _notes(job: Job, strategy: Strategy, points: list[Point], rejected: int) -> 
             "a poor summary, or choose another model with --model."
         )
     if rejected and job.small:
-        notes.append(
-            f"sentences that were written and left out, the worse supported ones first: {rejected}."
-        )
+        notes.append(f"{rejected} more of the model's sentences were checked and left out.")
     if strategy == "quotes":
         notes.append(
             "these are the speakers' own words, found by the phrases they use; "

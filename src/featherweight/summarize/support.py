@@ -127,11 +127,12 @@ def negation_features(
     }
 
 
-_PROMISE = re.compile(
+PROMISE = re.compile(
     r"\bi(?: ?['’] ?(?:ll|d|m (?:going to|gonna))| am going to"
     r"| (?:will|shall|can|could|would|should|have to|need to|must))\b|\blet me\b",
     re.IGNORECASE,
 )
+"""Somebody undertakes something in the first person."""
 
 
 def contains(text: str, value: str) -> bool:
@@ -149,6 +150,6 @@ def stated_owner(owner: str, turns: Sequence[tuple[str | None, str]]) -> bool:
     """
     return any(
         contains(text, owner)
-        or (speaker is not None and contains(speaker, owner) and _PROMISE.search(text))
+        or (speaker is not None and contains(speaker, owner) and PROMISE.search(text))
         for speaker, text in turns
     )
