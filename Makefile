@@ -41,5 +41,5 @@ $(VENV)/run.stamp: $(VENV)/venv.stamp pyproject.toml constraints.txt
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	@echo 'Adding what the tests need (torch, transformers, tools): once, a few minutes.'
 	@$(PIP) torch
-	@$(PIP) -e '.[local,train,dev]'
+	@$(PIP) -e '.[local,train,eval,report,dev]'
 	@touch $@

@@ -13,6 +13,10 @@ class TranscriptError(FeatherweightError):
     """A file that is not a transcript we can read, or holds no speech."""
 
 
+class DataError(FeatherweightError):
+    """A file of rows (task data, predictions, references) that is not what it should be."""
+
+
 class EngineError(FeatherweightError):
     """A model that cannot be opened, or an engine that cannot do what is asked."""
 
