@@ -66,6 +66,14 @@ class ScriptedEngine:
     def score(self, pairs: Iterable[tuple[Prompt, str]]) -> Iterator[tuple[float, ...]]:
         raise NotImplementedError
 
+    def encode(self, text: str) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def score_tokens(
+        self, rows: Iterable[Sequence[int]], start: bool = False
+    ) -> Iterator[tuple[float, ...]]:
+        raise NotImplementedError
+
     def close(self) -> None:
         self.closed = True
 

@@ -83,6 +83,16 @@ class Model:
         state.cache = out.past_key_values
         return out.logits[:, -1].float()
 
+    def read(self, state: State, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Several more tokens [B, T] for every row of a decoder-only model: logits [B, T, V]."""
+        state.mask = torch.cat([state.mask, mask], dim=1)
+        steps = torch.arange(ids.shape[1], device=self.device)
+        out = self.forward(ids, state.mask, state.positions + steps, state.cache, ids.shape[1])
+        state.cache = out.past_key_values
+        state.positions = state.positions + ids.shape[1]
+        logits: torch.Tensor = out.logits
+        return logits
+
     def forward(
         self, ids: torch.Tensor, mask: torch.Tensor, positions: Any, cache: Any, keep: int
     ) -> Any:

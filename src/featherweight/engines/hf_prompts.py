@@ -58,9 +58,19 @@ class Prompts:
             return Encoded(self._ids(text, special), found), target
         found, target = self._cut(text, continuation, special)
         if not found and target:
-            start = self._tokenizer.bos_token_id
-            found = [min(self._vocabulary.end) if start is None else start]
+            found = [self.start_id]
         return Encoded(found, []), target
+
+    @property
+    def start_id(self) -> int:
+        """What a text without a prompt begins after: the BOS token, else an end token."""
+        start: int | None = self._tokenizer.bos_token_id
+        return min(self._vocabulary.end) if start is None else start
+
+    def plain(self, text: str) -> list[int]:
+        """Ids of text alone: no template, no special tokens added."""
+        check_prompt(self._name, text)
+        return self._ids(text, False)
 
     def harmless(self, text: str) -> str:
         """`text` so that no part of it is read as a control token; most texts as they are."""

@@ -26,26 +26,38 @@ def score(model: Model, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
 
 
 def _score_decoder(model: Model, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
-    """Read left-padded prompt + target; hold logits for target rows only.
+    """Read each distinct prompt once, then the targets, in pieces of SCORE_ROWS logit rows.
 
-    The prompt part is read first and its cache kept, then the rest in pieces of SCORE_ROWS
-    logit rows, so that [T, V] never exists for a long target.
+    The choices of one question share its prompt, so its cache is copied to a row for each. [T, V]
+    never exists for a long target.
     """
-    ids, mask = pad([p.prompt.ids + p.target for p in pairs], left=True, device=model.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    width, longest = ids.shape[1], max(len(p.target) for p in pairs)
+    prompts = {tuple(p.prompt.ids): p.prompt for p in pairs}
+    place = {ids: row for row, ids in enumerate(prompts)}
+    rows = torch.tensor([place[tuple(p.prompt.ids)] for p in pairs], device=model.device)
+    state, logits = model.prefill(list(prompts.values()))
+    if len(prompts) < len(pairs):
+        state.keep(rows.tolist())
+        logits = logits[rows]
+    targets, present = pad([p.target for p in pairs], left=False, device=model.device)
+    pieces = [_gather(logits[:, None], targets[:, :1])]
+    width = targets.shape[1]
     step = max(1, SCORE_ROWS // len(pairs))
-    cuts = [width - longest, *range(width - longest + step, width - 1, step), width - 1]
-    pieces, start, cache = [], 0, None
-    for end in dict.fromkeys(cuts):
-        keep = 1 if start == 0 else end - start
-        out = model.forward(ids[:, start:end], mask[:, :end], positions[:, start:end], cache, keep)
-        cache, start = out.past_key_values, end
-        rows = torch.log_softmax(out.logits[:, -keep:].float(), dim=-1)
-        targets = ids[:, end - keep + 1 : end + 1]
-        pieces.append(rows.gather(2, targets[..., None])[..., 0])
-    scores = torch.cat(pieces, dim=1).tolist()  # [B, longest], right-aligned
-    return [tuple(row[longest - len(p.target) :]) for p, row in zip(pairs, scores, strict=True)]
+    for start in range(0, width - 1, step):
+        end = min(start + step, width - 1)
+        pieces.append(
+            _gather(
+                model.read(state, targets[:, start:end], present[:, start:end]),
+                targets[:, start + 1 : end + 1],
+            )
+        )
+    scores = torch.cat(pieces, dim=1).tolist()
+    return [tuple(row[: len(p.target)]) for p, row in zip(pairs, scores, strict=True)]
+
+
+def _gather(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities [B, T] of `targets` [B, T] under `logits` [B, T, V]."""
+    rows = torch.log_softmax(logits.float(), dim=-1)
+    return rows.gather(2, targets[..., None])[..., 0]
 
 
 def _score_seq2seq(model: Model, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
@@ -53,8 +65,7 @@ def _score_seq2seq(model: Model, pairs: Sequence[Pair]) -> list[tuple[float, ...
     texts, _ = pad([p.prompt.beginning + p.target for p in pairs], left=False, device=model.device)
     start = torch.tensor([model.decoder_start()] * len(pairs), device=model.device)
     logits = model.teacher_forced(ids, mask, torch.cat([start, texts[:, :-1]], dim=1))
-    rows = torch.log_softmax(logits[:, start.shape[1] - 1 :].float(), dim=-1)
-    scores = rows.gather(2, texts[..., None])[..., 0].tolist()
+    scores = _gather(logits[:, start.shape[1] - 1 :], texts).tolist()
     return [
         tuple(row[len(p.prompt.beginning) :][: len(p.target)])
         for p, row in zip(pairs, scores, strict=True)

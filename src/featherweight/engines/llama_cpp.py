@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,22 @@ class LlamaCppEngine:
         """llama.cpp's server tells no log-probabilities of given text."""
         raise EngineError(
             f"{self.name}: llama.cpp gives no log-probabilities of a given text; "
+            "score with the same model opened as hf:DIR."
+        )
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Not offered: only `hf:` models score running text."""
+        raise self._no_running_text()
+
+    def score_tokens(
+        self, rows: Iterable[Sequence[int]], start: bool = False
+    ) -> Iterator[tuple[float, ...]]:
+        """Not offered: only `hf:` models score running text."""
+        raise self._no_running_text()
+
+    def _no_running_text(self) -> EngineError:
+        return EngineError(
+            f"{self.name}: llama.cpp gives no log-probabilities of running text; "
             "score with the same model opened as hf:DIR."
         )
 

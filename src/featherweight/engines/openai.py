@@ -10,7 +10,7 @@ import contextlib
 import re
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from typing import Any
@@ -156,6 +156,22 @@ class OpenAIEngine:
         """
         for prompt, continuation in pairs:
             yield self._http.wait(self._facts.score(prompt, continuation))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Not offered: only `hf:` models score running text."""
+        raise self._no_running_text()
+
+    def score_tokens(
+        self, rows: Iterable[Sequence[int]], start: bool = False
+    ) -> Iterator[tuple[float, ...]]:
+        """Not offered: only `hf:` models score running text."""
+        raise self._no_running_text()
+
+    def _no_running_text(self) -> EngineError:
+        return EngineError(
+            f"{self._name}: a server gives no log-probabilities of running text; "
+            "score with the same model opened as hf:DIR."
+        )
 
     def close(self) -> None:
         """Close the connections and the background thread."""

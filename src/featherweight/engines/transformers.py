@@ -14,7 +14,7 @@ import torch
 from featherweight.engines.hf_decode import Row, decode
 from featherweight.engines.hf_model import Model
 from featherweight.engines.hf_open import choose_dtype, open_model
-from featherweight.engines.hf_prompts import Prompts
+from featherweight.engines.hf_prompts import Encoded, Prompts
 from featherweight.engines.hf_score import Pair, score
 from featherweight.engines.hf_vocabulary import Vocabulary
 from featherweight.engines.text import check_context, check_request, split_beginning
@@ -155,6 +155,34 @@ class TransformersEngine:
         while window := list(islice(iterator, WINDOW)):
             yield from self._score_window(window)
 
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The token ids of plain text, without special tokens."""
+        return tuple(self._prompts.plain(text))
+
+    def score_tokens(
+        self, rows: Iterable[Sequence[int]], start: bool = False
+    ) -> Iterator[tuple[float, ...]]:
+        """Natural-log probability of every token of each row but the first; decoder-only models."""
+        self._opened()
+        if self._seq2seq:
+            raise EngineError(
+                f"{self._name} is an encoder-decoder, which gives running text no probability; "
+                "name a decoder-only model."
+            )
+        first = self._prompts.start_id if start else None
+        iterator = iter(rows)
+        while window := list(islice(iterator, WINDOW)):
+            yield from self._score_pairs(
+                [self._row_pair(i, ids, first) for i, ids in enumerate(window)]
+            )
+
+    def _row_pair(self, index: int, ids: Sequence[int], first: int | None) -> Pair:
+        known = list(ids) if first is None else [first, *ids]
+        if not known:
+            raise EngineError(f"{self._name}: a row has no tokens; leave it out.")
+        check_context(self._name, 1, len(known) - 1, self._context)
+        return Pair(index, Encoded(known[:1], []), known[1:])
+
     def _opened(self) -> Model:
         if self._model is None:
             raise EngineError(f"{self._name} is closed; open it again.")
@@ -225,7 +253,11 @@ class TransformersEngine:
         )
 
     def _score_window(self, window: Sequence[tuple[Prompt, str]]) -> Iterator[tuple[float, ...]]:
-        pairs = [self._pair(i, prompt, text) for i, (prompt, text) in enumerate(window)]
+        yield from self._score_pairs(
+            [self._pair(i, prompt, text) for i, (prompt, text) in enumerate(window)]
+        )
+
+    def _score_pairs(self, pairs: Sequence[Pair]) -> Iterator[tuple[float, ...]]:
         done: dict[int, tuple[float, ...]] = {p.index: () for p in pairs if not p.target}
         for batch in batches(
             [p for p in pairs if p.target],
@@ -234,7 +266,7 @@ class TransformersEngine:
         ):
             scored = score(self._opened(), batch)
             done.update(zip((p.index for p in batch), scored, strict=True))
-        for index in range(len(window)):
+        for index in range(len(pairs)):
             yield done[index]
 
     def _pair(self, index: int, prompt: Prompt, continuation: str) -> Pair:

@@ -115,6 +115,23 @@ class Engine(Protocol):
         """
         ...
 
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The token ids of plain text, without special tokens, for `score_tokens`.
+
+        Raises `EngineError` by name where an engine gives none.
+        """
+        ...
+
+    def score_tokens(
+        self, rows: Iterable[Sequence[int]], start: bool = False
+    ) -> Iterator[tuple[float, ...]]:
+        """Natural-log probability of every token of each row but the first, given those before.
+
+        With `start` the model's start token (its BOS, else its end token) goes in front, so that
+        every token is scored. Raises `EngineError` by name where an engine cannot.
+        """
+        ...
+
     @property
     def counts_tokens(self) -> bool:
         """Whether `count_tokens` works here; a remote server may offer no tokenizer.

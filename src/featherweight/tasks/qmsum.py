@@ -1,0 +1,248 @@
+"""QMSum (Zhong et al. 2021): questions about meetings, with human answers and gold spans.
+
+What a model reads of a meeting is chosen here, the same in training and test:
+
+- `full`: the whole transcript, cleaned;
+- `gold`: the turns that the annotators marked (oracle), specific questions only;
+- `located`: for a specific question the windows that BM25 finds, for one about the whole meeting
+  windows spread evenly over it (no place is more relevant than another), to a budget of words.
+
+Gold spans longer than the budget are cut by the same BM25. Window sizes were chosen on val
+(studies/baselines).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+
+from featherweight.engines.types import Message
+from featherweight.errors import DataError, TranscriptError
+from featherweight.files import sha256
+from featherweight.retrieve import BM25Locator, pack, windows
+from featherweight.rows import Row, read_rows
+from featherweight.tasks.types import Example, Task
+from featherweight.transcript import Transcript, clean, parse_transcript
+
+Input = Literal["located", "gold", "full"]
+SPLITS = ("train", "val", "test")
+WORDS = 1200
+WINDOW, STRIDE = 300, 100  # words, for a specific question
+EVEN_WINDOW = 150  # words, for the whole meeting
+MAX_TOKENS = 192
+SOURCE = (
+    "QMSum (MIT) is at github.com/Yale-LILY/QMSum: put data/ALL/{train,val,test} into DIR/qmsum, "
+    "as folders of JSON or as {split}.jsonl"
+)
+ODD = frozenset(
+    {
+        "summarize what was said about digits form",
+        "what were the final decisions made by the team?",
+        "what's the decision of the whole meeting?",
+        "what were the resolutions in the meeting?",
+    }
+)
+"""General queries of the official files that do not ask for a summary of the whole meeting."""
+
+
+def qmsum(
+    data: Path,
+    split: str = "val",
+    input: Input = "located",
+    words: int = WORDS,
+    limit: int | None = None,
+) -> Task:
+    """The questions of `split` under `data`/qmsum, at most `words` words of each meeting.
+
+    `words` has no effect on `full`. `limit` takes whole meetings until at least so many questions
+    are there. Ids are `MEETING/g0` (whole meeting) and `MEETING/s0`. Raises `DataError` where
+    data is missing (and says where it comes from) or a row is not as in the official files.
+    """
+    rows, file_hash = meetings(data, split)
+    examples: list[Example] = []
+    for row in rows:
+        if limit is not None and len(examples) >= limit:
+            break
+        examples += _examples(row, input, words)
+    return Task(
+        name="qmsum",
+        kind="summary",
+        examples=tuple(examples),
+        max_tokens=MAX_TOKENS,
+        settings={
+            "split": split,
+            "input": input,
+            "words": None if input == "full" else words,
+            "data_sha256": file_hash,
+        },
+    )
+
+
+def meetings(data: Path, split: str) -> tuple[list[Row], str]:
+    """The meetings of a split, each a row with `meeting_id`, and the hash of what was read."""
+    if split not in SPLITS:
+        raise DataError(f"QMSum has no split {split!r}; choose {', '.join(SPLITS)}.")
+    folder = data / "qmsum"
+    for name in (f"{split}.jsonl.gz", f"{split}.jsonl"):
+        if (folder / name).is_file():
+            path = folder / name
+            rows = [
+                Row({"meeting_id": f"{split}_{i}", **row.data}, row.where)
+                for i, row in enumerate(read_rows(path))
+            ]
+            return rows, sha256(path)
+    files = sorted((folder / split).glob("*.json"))
+    if not files:
+        raise DataError(f"{folder} holds no {split}.jsonl.gz, {split}.jsonl or {split}/; {SOURCE}.")
+    rows = [_official(file) for file in files]
+    joined = "".join(map(sha256, files))
+    return rows, hashlib.sha256(joined.encode()).hexdigest()
+
+
+def _official(path: Path) -> Row:
+    """One meeting in a file of its own, as the official repository has them."""
+    try:
+        data = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise DataError(f"cannot read {path} ({error}); get the file again.") from None
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: not a meeting; get the file again.")
+    return Row({"meeting_id": path.stem, **data}, str(path))
+
+
+def _examples(row: Row, input: Input, words: int) -> list[Example]:
+    meeting = row.key("meeting_id")
+    turns = spoken(row)
+    budget = None if input == "full" else words
+    found = []
+    for kind, tag in (("general_query_list", "g"), ("specific_query_list", "s")):
+        for number, query in enumerate(_queries(row, kind)):
+            general = tag == "g"
+            if general and input == "gold":
+                continue
+            chosen = _chosen(row, turns, query, general, input, words)
+            found.append(
+                Example(
+                    id=f"{meeting}/{tag}{number}",
+                    prompt=prompt(_text(turns, chosen, budget), query["query"]),
+                    target=query["answer"],
+                    group=meeting,
+                    meta={
+                        "general": general,
+                        "query": query["query"],
+                        "turns": chosen,
+                        "domain": row.data.get("domain"),
+                    },
+                )
+            )
+    return found
+
+
+def prompt(text: str, query: str) -> list[Message]:
+    """The question over a part of a meeting, as every model is asked it."""
+    content = (
+        f"Read this part of a meeting transcript.\n\n{text}\n\n"
+        f"{query.strip()}\n"
+        "Answer in one paragraph of about 70 words, with names and facts from the transcript only."
+    )
+    return [Message(role="user", content=content)]
+
+
+def spoken(row: Row) -> list[str]:
+    """The cleaned turns as a model reads them, `Speaker: text`; a turn of noise is empty."""
+    transcript = meeting_transcript(row)
+    return [f"{turn.speaker}: {turn.text}" if turn.text else "" for turn in transcript.turns]
+
+
+def meeting_transcript(row: Row) -> Transcript:
+    """The meeting's turns, cleaned; turn numbers are those of the annotations."""
+    turns = {"meeting_transcripts": row.data.get("meeting_transcripts")}
+    try:
+        return clean(parse_transcript(orjson.dumps(turns), source=row.where))
+    except TranscriptError as error:
+        raise DataError(f"{row.where}: no QMSum meeting ({error})") from None
+
+
+def _queries(row: Row, kind: str) -> list[dict[str, Any]]:
+    queries = row.data.get(kind)
+    if not isinstance(queries, list):
+        raise DataError(f"{row.where}: it has no list {kind!r}; is it a file of QMSum?")
+    for query in queries:
+        if not isinstance(query, dict):
+            raise DataError(f"{row.where}: an entry of {kind} is no object; get the file again.")
+        for column in ("query", "answer"):
+            Row(query, f"{row.where}, {kind}").text(column)
+    return queries
+
+
+def _chosen(
+    row: Row, turns: Sequence[str], query: dict[str, Any], general: bool, input: Input, words: int
+) -> list[int]:
+    """Turn numbers that the model reads, ascending."""
+    if input == "full":
+        return list(range(len(turns)))
+    if input == "gold":
+        spans = gold_turns(row, query, len(turns))
+        return located(turns, query["query"], words, spans)
+    return spread(turns, words) if general else located(turns, query["query"], words)
+
+
+def gold_turns(row: Row, query: dict[str, Any], turns: int) -> list[int]:
+    """The turns of a specific question's gold spans, which are inclusive in the files."""
+    try:
+        spans = [(int(first), int(last)) for first, last in query["relevant_text_span"]]
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            f"{row.where}: a specific query has no relevant_text_span; get the file again."
+        ) from None
+    if any(not 0 <= first <= last < turns for first, last in spans):
+        raise DataError(f"{row.where}: a gold span lies outside the meeting; get the file again.")
+    return sorted({turn for first, last in spans for turn in range(first, last + 1)})
+
+
+def located(
+    turns: Sequence[str], query: str, words: int, among: Sequence[int] | None = None
+) -> list[int]:
+    """Turns of the windows that BM25 finds best, to a budget of words; of `among` only if given."""
+    numbers = list(range(len(turns)) if among is None else among)
+    texts = [turns[i] for i in numbers]
+    lengths = [len(text.split()) for text in texts]
+    if sum(lengths) <= words:
+        return numbers
+    spans = windows(lengths, WINDOW, STRIDE)
+    scores = BM25Locator().scores(query, ["\n".join(texts[a:b]) for a, b in spans])
+    packed = pack(spans, scores, lengths, words)
+    # no window fits where one turn is longer than the budget: its beginning is read (`_text`)
+    return [numbers[i] for i in packed] or [numbers[spans[int(np.argmax(scores))][0]]]
+
+
+def spread(turns: Sequence[str], words: int) -> list[int]:
+    """Turns of as many windows as fit, at even distances from the first to the last."""
+    lengths = [len(turn.split()) for turn in turns]
+    if sum(lengths) <= words:
+        return list(range(len(turns)))
+    spans = windows(lengths, EVEN_WINDOW, EVEN_WINDOW)
+    for count in range(max(1, words // EVEN_WINDOW), 0, -1):
+        picked = np.unique(np.linspace(0, len(spans) - 1, count).round().astype(int))
+        chosen = sorted({turn for i in picked for turn in range(*spans[i])})
+        if sum(lengths[turn] for turn in chosen) <= words:
+            return chosen
+    return list(range(*spans[0]))
+
+
+def _text(turns: Sequence[str], chosen: Sequence[int], words: int | None) -> str:
+    """The chosen turns, a line each; the last one is cut where it would exceed the budget."""
+    lines: list[str] = []
+    left = words
+    for text in (turns[i] for i in chosen if turns[i]):
+        parts = text.split()
+        if left is not None and len(parts) > left:
+            text = " ".join(parts[:left])
+        if left is not None:
+            left -= min(left, len(parts))
+        if text:
+            lines.append(text)
+    return "\n".join(lines)
