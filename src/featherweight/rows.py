@@ -54,6 +54,37 @@ class Row:
                 return str(value)
         return self.text(*names)
 
+    def choices(self, name: str) -> tuple[str, ...]:
+        """A list of at least two texts; in CSV written as a JSON list.
+
+        Two may be equal: published sets have such questions.
+        """
+        value = self.data.get(name)
+        if isinstance(value, str):
+            try:
+                value = orjson.loads(value)
+            except orjson.JSONDecodeError:
+                value = None
+        if value is None:
+            self.text(name)  # says that the column is missing, if it is
+        if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() for v in value):
+            raise DataError(f"{self.where}: {name!r} is no list of texts; correct the row.")
+        if len(value) < 2:
+            raise DataError(f"{self.where}: {name!r} needs at least two choices; correct the row.")
+        return tuple(value)
+
+    def index(self, name: str, size: int) -> int:
+        """A whole number from 0 to `size` - 1."""
+        value = self.data.get(name)
+        if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+            value = int(value)  # CSV knows text only
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < size:
+            raise DataError(
+                f"{self.where}: {name!r} must be a whole number from 0 to {size - 1}, not "
+                f"{value!r}; correct the row."
+            )
+        return value
+
 
 def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a file, told apart by content (gzip, Parquet) and name (`.csv`).

@@ -29,7 +29,7 @@ from featherweight.transcript import Transcript, clean, parse_transcript
 
 Input = Literal["located", "gold", "full"]
 SPLITS = ("train", "val", "test")
-WORDS = 1200
+WORDS = 900
 WINDOW, STRIDE = 300, 100  # words, for a specific question
 EVEN_WINDOW = 150  # words, for the whole meeting
 MAX_TOKENS = 192
@@ -119,7 +119,7 @@ def _examples(row: Row, input: Input, words: int) -> list[Example]:
     budget = None if input == "full" else words
     found = []
     for kind, tag in (("general_query_list", "g"), ("specific_query_list", "s")):
-        for number, query in enumerate(_queries(row, kind)):
+        for number, query in enumerate(queries(row, kind)):
             general = tag == "g"
             if general and input == "gold":
                 continue
@@ -127,7 +127,7 @@ def _examples(row: Row, input: Input, words: int) -> list[Example]:
             found.append(
                 Example(
                     id=f"{meeting}/{tag}{number}",
-                    prompt=prompt(_text(turns, chosen, budget), query["query"]),
+                    prompt=prompt(clipped(turns, chosen, budget), query["query"]),
                     target=query["answer"],
                     group=meeting,
                     meta={
@@ -166,16 +166,17 @@ def meeting_transcript(row: Row) -> Transcript:
         raise DataError(f"{row.where}: no QMSum meeting ({error})") from None
 
 
-def _queries(row: Row, kind: str) -> list[dict[str, Any]]:
-    queries = row.data.get(kind)
-    if not isinstance(queries, list):
+def queries(row: Row, kind: str) -> list[dict[str, Any]]:
+    """The entries of `general_query_list` or `specific_query_list`, checked."""
+    found = row.data.get(kind)
+    if not isinstance(found, list):
         raise DataError(f"{row.where}: it has no list {kind!r}; is it a file of QMSum?")
-    for query in queries:
+    for query in found:
         if not isinstance(query, dict):
             raise DataError(f"{row.where}: an entry of {kind} is no object; get the file again.")
         for column in ("query", "answer"):
             Row(query, f"{row.where}, {kind}").text(column)
-    return queries
+    return found
 
 
 def _chosen(
@@ -215,7 +216,7 @@ def located(
     spans = windows(lengths, WINDOW, STRIDE)
     scores = BM25Locator().scores(query, ["\n".join(texts[a:b]) for a, b in spans])
     packed = pack(spans, scores, lengths, words)
-    # no window fits where one turn is longer than the budget: its beginning is read (`_text`)
+    # no window fits where one turn is longer than the budget: its beginning is read (`clipped`)
     return [numbers[i] for i in packed] or [numbers[spans[int(np.argmax(scores))][0]]]
 
 
@@ -233,7 +234,7 @@ def spread(turns: Sequence[str], words: int) -> list[int]:
     return list(range(*spans[0]))
 
 
-def _text(turns: Sequence[str], chosen: Sequence[int], words: int | None) -> str:
+def clipped(turns: Sequence[str], chosen: Sequence[int], words: int | None) -> str:
     """The chosen turns, a line each; the last one is cut where it would exceed the budget."""
     lines: list[str] = []
     left = words

@@ -1,0 +1,187 @@
+"""Run a model over a task: every answer written as it comes, a stopped run continued.
+
+Examples are sent longest first in one lazy stream, so that the engine always has a full batch of
+like lengths and answers come back batch by batch.
+"""
+
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from featherweight import __version__
+from featherweight.engines.types import Engine, Generation, Request
+from featherweight.evaluate.perplexity import CHUNK, chunks, rolling
+from featherweight.files import write_atomic
+from featherweight.tasks.choice import picked
+from featherweight.tasks.store import REFERENCES, Store
+from featherweight.tasks.types import Example, Task
+
+Row = dict[str, Any]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run left: its rows by example id, and the examples that failed with the reason."""
+
+    rows: Mapping[str, Row]
+    failed: Mapping[str, str]
+
+
+def run_task(task: Task, engine: Engine, store: Store, progress: Progress | None = None) -> Outcome:
+    """Answer what `store` does not hold yet.
+
+    One example that fails does not stop the others; it is not stored, so the next run tries it
+    again. Raises `EngineError` where the engine cannot do what the task needs at all.
+    """
+    items = _chunked(task, engine) if task.name == "wikitext2-tokens" else task.examples
+    todo = [example for example in items if example.id not in store.rows]
+    todo.sort(key=_size, reverse=True)
+    if task.kind == "summary":
+        write_references(task, store.folder)
+    failed: dict[str, str] = {}
+    done = len(items) - len(todo)
+    if progress is not None:
+        progress(done, len(items))
+    last = time.perf_counter()
+    for example, row in zip(todo, _answers(task, todo, engine), strict=True):
+        now = time.perf_counter()
+        if "error" in row:
+            failed[example.id] = row["error"]
+        else:
+            # the share of the run's wall time, so that a run in several parts adds up
+            store.add({"id": example.id, **row, "wall": now - last})
+        last = now
+        done += 1
+        if progress is not None:
+            progress(done, len(items))
+    return Outcome(store.rows, failed)
+
+
+def prompt_sha256(example: Example) -> str:
+    """Hash of what the model was asked."""
+    return hashlib.sha256(orjson.dumps(example.prompt)).hexdigest()
+
+
+def write_references(task: Task, folder: Path) -> None:
+    """Beside the predictions what they are scored against, for `featherweight score`."""
+    rows = [
+        {
+            "id": example.id,
+            "reference": example.target,
+            "group": example.group or example.id,
+            "general": example.meta.get("general") is True,
+            **{k: example.meta[k] for k in ("query", "length", "human") if k in example.meta},
+        }
+        for example in task.examples
+        if example.target is not None
+    ]
+    write_atomic(folder / REFERENCES, b"".join(orjson.dumps(row) + b"\n" for row in rows))
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    return {
+        "featherweight": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def _answers(task: Task, examples: Sequence[Example], engine: Engine) -> Iterator[Row]:
+    if task.kind == "text":
+        return _texts(task, examples, engine)
+    if task.kind == "choice" and not task.max_tokens:
+        return _likelihoods(examples, engine)
+    return _generated(task, examples, engine)
+
+
+def _generated(task: Task, examples: Sequence[Example], engine: Engine) -> Iterator[Row]:
+    requests = (Request(example.prompt, max_tokens=task.max_tokens) for example in examples)
+    for example, answer in zip(examples, engine.generate(requests), strict=True):
+        if answer.error is not None:
+            yield {"error": answer.error}
+            continue
+        row = {
+            "prediction": answer.text.strip(),
+            "model": answer.model,
+            "prompt_sha256": prompt_sha256(example),
+            "date": datetime.now(UTC).date().isoformat(),
+            **_usage(answer),
+        }
+        if task.kind == "choice":
+            index = picked(answer.text, example.choices)
+            right = index is not None and example.choices[index] == example.target
+            row |= {"picked": index, "scores": {"accuracy": float(right)}}
+        yield row
+
+
+def _usage(answer: Generation) -> Row:
+    return {
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
+        "seconds": answer.seconds,
+    }
+
+
+def _likelihoods(examples: Sequence[Example], engine: Engine) -> Iterator[Row]:
+    pairs = ((e.prompt, f" {text.strip()}") for e in examples for text in e.choices)
+    scored = engine.score(pairs)
+    for example in examples:
+        tokens = [next(scored) for _ in example.choices]
+        sums = np.array([sum(t) for t in tokens])
+        lengths = np.array([len(text.strip()) for text in example.choices])
+        best = {"accuracy": int(sums.argmax()), "accuracy_norm": int((sums / lengths).argmax())}
+        right = {k: float(example.choices[i] == example.target) for k, i in best.items()}
+        yield {
+            "prediction": example.choices[best["accuracy"]],
+            "picked": best["accuracy"],
+            "scores": right,
+            "logprobs": sums.tolist(),
+            "completion_tokens": sum(map(len, tokens)),
+        }
+
+
+def _texts(task: Task, examples: Sequence[Example], engine: Engine) -> Iterator[Row]:
+    if task.name == "wikitext2-tokens":
+        rows = engine.score_tokens(example.meta["ids"] for example in examples)
+        for tokens in rows:
+            yield {"logprob": float(np.sum(tokens)), "tokens": len(tokens)}
+        return
+    texts = [example.target or "" for example in examples]
+    for example, scored in zip(examples, rolling(engine, texts), strict=True):
+        yield {
+            "logprob": scored.logprob,
+            "tokens": scored.tokens,
+            "words": example.meta["words"],
+            "bytes": example.meta["bytes"],
+        }
+
+
+def _chunked(task: Task, engine: Engine) -> tuple[Example, ...]:
+    """Token chunks depend on the model's tokenizer, so they are cut here, not in the task."""
+    [whole] = task.examples
+    size = min(CHUNK, engine.context_length)
+    return tuple(
+        Example(f"{whole.id}/{size}-{number}", "", meta={"ids": ids})
+        for number, ids in enumerate(chunks(engine, whole.target or "", size))
+    )
+
+
+def _size(example: Example) -> int:
+    """Characters to read: near enough to tokens for sorting."""
+    if isinstance(example.prompt, str):
+        asked = len(example.prompt)
+    else:
+        asked = sum(len(message["content"]) for message in example.prompt)
+    return asked + (len(example.target or "") if not example.choices else 0)

@@ -1,0 +1,115 @@
+"""A run's folder: what was answered so far, and a lock, so that a stopped run goes on.
+
+`predictions.jsonl` has a row for each finished example, written as soon as it is there;
+`manifest.json` says what the run is. A folder is continued only by the same run: same task data,
+same model weights, same settings.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from featherweight.errors import FeatherweightError, OutputError
+from featherweight.files import check_writable, write_atomic
+
+MANIFEST, PREDICTIONS, REFERENCES = "manifest.json", "predictions.jsonl", "references.jsonl"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this run; raises `OutputError` where another one has it."""
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError:
+        raise FeatherweightError(
+            "runs need filelock, which is not installed; run `pip install 'featherweight[eval]'`."
+        ) from None
+    check_writable(folder)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(
+            f"{folder}: another run is writing there; wait for it or choose another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Store:
+    """The rows of one run, by example id. Use inside `locked`."""
+
+    def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
+        """Open or begin the run that `run` describes (plain JSON data).
+
+        Raises `OutputError` where the folder holds another run, or something else.
+        """
+        self.folder = folder
+        self.path = folder / PREDICTIONS
+        self._check(run)
+        self.rows = self._recover()
+        self._file = self.path.open("ab")
+
+    def _check(self, run: Mapping[str, Any]) -> None:
+        path = self.folder / MANIFEST
+        if not path.exists():
+            if self.path.exists():
+                raise OutputError(
+                    f"{self.path} is there without a manifest; choose another output folder."
+                )
+            self.write_manifest({"run": run})
+            return
+        try:
+            data = orjson.loads(path.read_bytes())
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise OutputError(f"cannot read {path} ({error}); choose another folder.") from None
+        before = data.get("run") if isinstance(data, dict) else None
+        if not isinstance(before, dict):
+            raise OutputError(f"{path} belongs to something else; choose another output folder.")
+        now = orjson.loads(orjson.dumps(run))
+        if differs := sorted(k for k in before.keys() | now if before.get(k) != now.get(k)):
+            raise OutputError(
+                f"{self.folder} holds another run ({', '.join(differs)} differ); choose another "
+                "output folder, or remove it."
+            )
+
+    def _recover(self) -> dict[str, dict[str, Any]]:
+        """Finished rows; a last line that was cut off when the run was killed is removed."""
+        if not self.path.exists():
+            return {}
+        raw = self.path.read_bytes()
+        whole = raw[: raw.rfind(b"\n") + 1]
+        if len(whole) < len(raw):
+            os.truncate(self.path, len(whole))
+        rows = {}
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                row = orjson.loads(line)
+                rows[row["id"]] = row
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                raise OutputError(
+                    f"{self.path} line {number}: not a row of a run; choose another output folder."
+                ) from None
+        return rows
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write one finished example."""
+        self._file.write(orjson.dumps(row) + b"\n")
+        self._file.flush()
+        self.rows[row["id"]] = dict(row)
+
+    def write_manifest(self, data: Mapping[str, Any]) -> None:
+        """Replace the manifest."""
+        write_atomic(self.folder / MANIFEST, orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n")
+
+    def close(self) -> None:
+        """Let the rows reach the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()

@@ -1,0 +1,90 @@
+"""WikiText-2 (Merity et al. 2016): running text for perplexity.
+
+Two numbers go by that name, and they are not comparable, so they are two tasks:
+
+- `wikitext2`: word-level, as lm-evaluation-harness counts it: each article is detokenised and
+  scored whole, the sum of log-probabilities is divided by the words of the original text;
+- `wikitext2-tokens`: token-level, as the compression papers count it: the whole file in chunks of
+  2,048 tokens, the first token of a chunk not scored, what is left over at the end dropped.
+"""
+
+import gzip
+import re
+from pathlib import Path
+
+from featherweight.errors import DataError
+from featherweight.files import sha256
+from featherweight.tasks.types import Example, Task
+
+SOURCE = (
+    "WikiText-2 is at github.com/pytorch/examples, word_language_model/data/wikitext-2 "
+    "(text CC BY-SA): put valid.txt and test.txt into DIR/wikitext2"
+)
+_TITLE = re.compile(r"^ ?= [^=\n]+ = ?$", re.MULTILINE)
+_JOINED = ((" @-@ ", "-"), (" @,@ ", ","), (" @.@ ", "."))
+_RULES = (
+    (r" ([:;!?.,])(?= |$)", r"\1"),
+    (r"\(\s*([^)]*?)\s*\)", r"(\1)"),
+    (r"\[\s*([^\]]*?)\s*\]", r"[\1]"),
+    (r"\{\s*([^}]*?)\s*\}", r"{\1}"),
+    (r"\"\s*([^\"]*?)\s*\"", r'"\1"'),
+    (r"'\s*([^']*?)\s*'", r"'\1'"),
+)
+
+
+def wikitext(name: str, data: Path, split: str = "val", limit: int | None = None) -> Task:
+    """The articles of `split` as examples, or the whole file as one for token-level perplexity.
+
+    `target` is the text to score, `meta["words"]` and `meta["bytes"]` count the original.
+    Raises `DataError` where the file is missing and says where it comes from.
+    """
+    path = _file(data, split)
+    raw = path.read_bytes()
+    try:
+        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path} ({error}); get the file again.") from None
+    pages = [text] if name == "wikitext2-tokens" else articles(text)
+    examples = [
+        Example(
+            id=f"{split}/{number}",
+            prompt="",
+            target=page if name == "wikitext2-tokens" else detokenised(page),
+            meta={"words": len(page.split()), "bytes": len(page.encode())},
+        )
+        for number, page in enumerate(pages[:limit])
+    ]
+    if not examples:
+        raise DataError(f"{path}: no article in it; get the file again.")
+    return Task(
+        name=name,
+        kind="text",
+        examples=tuple(examples),
+        settings={"split": split, "data_sha256": sha256(path)},
+    )
+
+
+def _file(data: Path, split: str) -> Path:
+    stem = "valid" if split == "val" else split
+    for name in (f"{stem}.txt.gz", f"{stem}.txt"):
+        if (path := data / "wikitext2" / name).is_file():
+            return path
+    raise DataError(f"{data / 'wikitext2'} holds no {stem}.txt or {stem}.txt.gz; {SOURCE}.")
+
+
+def articles(text: str) -> list[str]:
+    """The file cut before each title of the first level (` = Title = `)."""
+    starts = [found.start() for found in _TITLE.finditer(text)]
+    return [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+
+
+def detokenised(text: str) -> str:
+    """The text as it was before WikiText's tokeniser, by the harness's rules: headings keep `=`."""
+    for old, new in _JOINED:
+        text = text.replace(old, new)
+    for pattern, new in _RULES:
+        text = re.sub(pattern, new, text)
+    text = re.sub(r"= = = =", "====", text)
+    text = re.sub(r"= = =", "===", text)
+    text = re.sub(r"= =", "==", text)
+    return text.replace(" N ", " 1 ").replace(" 's", "'s").replace(" n't", "n't")
