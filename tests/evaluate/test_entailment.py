@@ -76,7 +76,7 @@ def test_what_is_no_probability_is_refused(value: float) -> None:
 def test_more_source_never_lowers_a_score(rows: list[list[float]]) -> None:
     score, fewer = aggregate(rows), aggregate(rows[:1])
     assert score is not None and fewer is not None
-    assert fewer <= score <= max(map(max, rows))
+    assert fewer - 1e-9 <= score <= max(map(max, rows)) + 1e-9
     assert aggregate(rows[::-1]) == pytest.approx(score)
     assert aggregate([row[::-1] for row in rows]) == pytest.approx(score)
 
@@ -167,7 +167,7 @@ def test_without_a_model_nothing_is_measured() -> None:
 @pytest.mark.parametrize("style", ["summac-zs", "align"])
 def test_together_as_one_by_one(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shared sources are cut once, shared claims asked once, and no score changes."""
-    other = "Dora objects. Ann likes red."
+    other = "Dora objects. Ann likes blue."
     sources = [SOURCE, other, SOURCE, other, SOURCE]
     summaries = [
         "They chose red!",
