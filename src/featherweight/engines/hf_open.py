@@ -3,11 +3,14 @@
 Only safetensors are read, nothing is downloaded, and no code that comes with a model is run.
 """
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -43,29 +46,41 @@ def choose_dtype(dtype: str, device: str) -> tuple[torch.dtype, str]:
 
 def open_model(name: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
     """Model and tokenizer of a directory or a cached name; an adapter comes with its base."""
-    folder = _folder(name)
-    bars = hub_logging.is_progress_bar_enabled()
-    hub_logging.disable_progress_bar()  # one bar per load; a command line has its own
+    folder = find_folder(name)
+    if (folder / "adapter_config.json").is_file():
+        return _load_adapter(name, folder, dtype, device)
+    return _load_model(name, folder, dtype, device), load_tokenizer(name, folder)
+
+
+@contextlib.contextmanager
+def opening(name: str) -> Iterator[None]:
+    """What the loader raises becomes an `EngineError`; its bars and reports are not shown.
+
+    A command line has a bar of its own, and what the report tells is checked in `load_weights`.
+    """
+    bars, level = hub_logging.is_progress_bar_enabled(), hub_logging.get_verbosity()
+    hub_logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()
     try:
-        if (folder / "adapter_config.json").is_file():
-            return _load_adapter(name, folder, dtype, device)
-        return _load_model(name, folder, dtype, device), _load_tokenizer(folder)
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        raise EngineError(f"{name} cannot be opened: {why}") from error
     finally:
+        hub_logging.set_verbosity(level)
         if bars:
             hub_logging.enable_progress_bar()
 
 
-def _folder(name: str) -> Path:
+def find_folder(name: str) -> Path:
     """The directory of a local path or of a name in the local cache."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
     if path.exists():
-        raise EngineError(
-            f"{name} is a file; hf: takes a model directory (for GGUF use gguf:PATH)."
-        )
+        raise EngineError(f"{name} is a file; give the model's directory (for GGUF use gguf:PATH).")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise EngineError(f"{name} is not a directory; give hf:DIR or hf:OWNER/NAME.")
+        raise EngineError(f"{name} is not a directory; give a model's DIR or OWNER/NAME.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -79,9 +94,33 @@ def _folder(name: str) -> Path:
 
 
 def _load_model(name: str, folder: Path, dtype: torch.dtype, device: str) -> Any:
-    _check_weights(name, folder, "model", "*.safetensors")
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    check_weights(name, folder, "model", "*.safetensors")
+    config = load_config(folder)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return load_weights(auto, name, folder, config, dtype, "language model").to(device)
+
+
+def load_config(folder: Path, **changes: Any) -> Any:
+    """The model's config; `changes` replace what the file says."""
+    return AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, **changes
+    )
+
+
+def load_weights(
+    auto: Any,
+    name: str,
+    folder: Path,
+    config: Any,
+    dtype: torch.dtype,
+    what: str,
+    harmless: Callable[[str], bool] = lambda key: False,
+) -> Any:
+    """A whole model of the class that `auto` chooses; `harmless` names tensors that may be missing.
+
+    Raises `EngineError` where others are, since transformers would fill them with random numbers
+    and go on with a warning.
+    """
     model, info = auto.from_pretrained(
         folder,
         config=config,
@@ -89,18 +128,21 @@ def _load_model(name: str, folder: Path, dtype: torch.dtype, device: str) -> Any
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
+        ignore_mismatched_sizes=True,  # told in `info`, hence refused below
         output_loading_info=True,
     )
-    # transformers fills what is missing with random numbers and a warning
-    if missing := sorted(info["missing_keys"]) or sorted(info["mismatched_keys"]):
+    wrong = sorted(key for key in info["missing_keys"] if not harmless(key))
+    wrong += sorted(str(key) for key, *_ in info["mismatched_keys"])
+    if wrong:
         raise EngineError(
-            f"{name} is not a whole language model: {len(missing)} tensors are missing or of the "
-            f"wrong shape ({missing[0]}); check that the directory is complete and generates text."
+            f"{name} is not a whole {what}: {len(wrong)} tensors are missing or of the wrong shape "
+            f"({wrong[0]}); check that the directory is complete and holds a {what}."
         )
-    return model.to(device)
+    return model
 
 
-def _check_weights(name: str, folder: Path, what: str, pattern: str) -> None:
+def check_weights(name: str, folder: Path, what: str, pattern: str) -> None:
+    """Raise `EngineError` unless `folder` has safetensors that match `pattern`."""
     if any(folder.glob(pattern)):
         return
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
@@ -121,20 +163,29 @@ def _load_adapter(name: str, folder: Path, dtype: torch.dtype, device: str) -> t
         raise EngineError(
             f"{name} is an adapter and needs peft; install featherweight[train]."
         ) from None
-    _check_weights(name, folder, "adapter", "adapter_model*.safetensors")
+    check_weights(name, folder, "adapter", "adapter_model*.safetensors")
     settings = json.loads((folder / "adapter_config.json").read_text())
     base = settings.get("base_model_name_or_path")
     if not base:
         raise EngineError(f"{name} names no base model in adapter_config.json; add it there.")
     if settings.get("peft_type", "") in ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING"):
         raise EngineError(f"{name} is a prompt adapter, which hf: does not read; use a LoRA one.")
-    base_folder = folder / base if (folder / base).is_dir() else _folder(base)
+    base_folder = folder / base if (folder / base).is_dir() else find_folder(base)
     model = PeftModel.from_pretrained(
         _load_model(base, base_folder, dtype, device), folder, is_trainable=False
     )
     own = (folder / "tokenizer_config.json").is_file()
-    return model.to(device), _load_tokenizer(folder if own else base_folder)
+    return model.to(device), load_tokenizer(name, folder if own else base_folder)
 
 
-def _load_tokenizer(folder: Path) -> Any:
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+def load_tokenizer(name: str, folder: Path) -> Any:
+    """The tokenizer that lies beside the weights; raises `EngineError` where there is none."""
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    # Without its files transformers makes one of special tokens alone: every word is unknown.
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise EngineError(
+            f"{name} has no tokenizer with words in it; copy the model's tokenizer files there."
+        )
+    return tokenizer

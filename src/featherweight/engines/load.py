@@ -83,7 +83,7 @@ def _llama_cpp() -> tuple[Any, Any]:
         from featherweight.engines.embedded import embedded_model
         from featherweight.engines.llama_cpp import LlamaCppEngine
     except ImportError as error:
-        raise _missing(error, "local") from None
+        raise missing(error, "local") from None
     return LlamaCppEngine, embedded_model
 
 
@@ -91,11 +91,12 @@ def _transformers(rest: str, settings: dict[str, Any]) -> Engine:
     try:
         from featherweight.engines.transformers import TransformersEngine
     except ImportError as error:
-        raise _missing(error, "train") from None
+        raise missing(error, "train") from None
     return TransformersEngine.open(rest, **settings)
 
 
-def _missing(error: ImportError, extra: str) -> EngineError:
+def missing(error: ImportError, extra: str) -> EngineError:
+    """What to run where a package of an extra is not installed."""
     return EngineError(
         f"this engine needs a package that is not installed ({error.name or error}); "
         f"run `pip install 'featherweight[{extra}]'`."

@@ -13,7 +13,7 @@ import torch
 
 from featherweight.engines.hf_decode import Row, decode
 from featherweight.engines.hf_model import Model
-from featherweight.engines.hf_open import choose_dtype, open_model
+from featherweight.engines.hf_open import choose_dtype, open_model, opening
 from featherweight.engines.hf_prompts import Encoded, Prompts
 from featherweight.engines.hf_score import Pair, score
 from featherweight.engines.hf_vocabulary import Vocabulary
@@ -75,11 +75,8 @@ class TransformersEngine:
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         chosen, reason = choose_dtype(dtype, device)
-        try:
+        with opening(f"hf:{name}"):
             model, tokenizer = open_model(name, chosen, device)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            why = " ".join(str(error).split())[:300] or type(error).__name__
-            raise EngineError(f"hf:{name} cannot be opened: {why}") from error
         return cls(
             model,
             tokenizer,
