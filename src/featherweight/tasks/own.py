@@ -136,7 +136,7 @@ def _choices(row: Row) -> tuple[str, ...]:
     value = _parsed(written) if isinstance(written, str) else written
     if not isinstance(value, list):
         kind = what(written)
-        raise DataError(f"{row.where}: 'choices' is {kind}, no list; write " '["one", "two"].')
+        raise DataError(f'{row.where}: \'choices\' is {kind}, no list; write ["one", "two"].')
     if len(value) < 2:
         raise DataError(f"{row.where}: {len(value)} in 'choices'; write at least two.")
     places: dict[str, int] = {}
