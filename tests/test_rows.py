@@ -150,11 +150,20 @@ def test_broken_csv(tmp_path: Path, data: bytes, says: str) -> None:
 def test_broken_gzip(tmp_path: Path) -> None:
     whole = gzip.compress(b'{"a": "some text that is long enough to be packed"}\n')
     assert read(tmp_path / "a", whole)
-    flipped = bytearray(whole)
+    flipped, no_block = bytearray(whole), bytearray(whole)
     flipped[15] ^= 0xFF
+    no_block[10] = 0xFF  # deflate has no such type of block
     checksum = bytearray(whole)
     checksum[-5] ^= 0xFF
-    for data in (whole[:5], whole[:-9], whole[:-3], bytes(flipped), bytes(checksum), whole + b"x"):
+    for data in (
+        whole[:5],
+        whole[:-9],
+        whole[:-3],
+        bytes(flipped),
+        bytes(no_block),
+        bytes(checksum),
+        whole + b"x",
+    ):
         message = refused(tmp_path / "a", data)
         assert message.startswith("cannot unpack FILE: ") and "pack it again" in message
 

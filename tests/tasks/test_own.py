@@ -120,6 +120,11 @@ def test_synonyms(tmp_path: Path) -> None:
     )
 
 
+def test_a_target_that_is_the_choice(tmp_path: Path) -> None:
+    (example,) = task(tmp_path, [GOOD | {"target": "x\n"}]).examples
+    assert example == Example("a", "p", "x", choices=("x", "y"), meta={"answer": 0})
+
+
 def test_answer_without_choices_is_meta(tmp_path: Path) -> None:
     (example,) = task(tmp_path, [{"prompt": "p", "answer": 3, "choices": None}]).examples
     assert example == Example("1", "p", meta={"answer": 3})

@@ -253,10 +253,7 @@ def _same(pair: Pair) -> bool:
 
 
 def _groups(items: Sequence[Judgement]) -> list[Hashable]:
-    return [
-        ("item", number) if item.group is None else ("group", item.group)
-        for number, item in enumerate(items)
-    ]
+    return [number if item.group is None else item.group for number, item in enumerate(items)]
 
 
 def _estimate(

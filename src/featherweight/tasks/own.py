@@ -160,7 +160,7 @@ def _answer(row: Row, choices: int) -> int:
     value = row.data["answer"]
     index = {str(number): number for number in range(choices)}
     text = value if isinstance(value, str) else str(value)
-    if isinstance(value, bool) or text.strip() not in index:
+    if text.strip() not in index:
         raise DataError(
             f"{row.where}: 'answer' is {value!r}; write the right choice's index, a whole number "
             f"from 0 to {choices - 1}."
