@@ -1,7 +1,7 @@
 """Files of rows: JSON lines, CSV and Parquet, gzip or not, each row with the place it stands at.
 
 What is wrong with a row is said with its line, so every reader above (tasks, predictions,
-references) checks its columns through `text_of` and friends.
+references) checks its columns through `Row.text` and `Row.key`.
 """
 
 import codecs
