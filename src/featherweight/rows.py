@@ -1,12 +1,14 @@
 """Files of rows: JSON lines, CSV and Parquet, gzip or not, each row with the place it stands at.
 
 What is wrong with a row is said with its line, so every reader above (tasks, predictions,
-references) checks its columns through `text_of` and friends.
+references) checks its columns through `Row.text` and `Row.key`.
 """
 
+import codecs
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,17 +43,20 @@ class Row:
             )
         value = self.data[name]
         if not isinstance(value, str):
-            raise DataError(f"{self.where}: {name!r} is {_what(value)}, not text; correct the row.")
+            raise DataError(f"{self.where}: {name!r} is {what(value)}, not text; correct the row.")
         if not empty and not value.strip():
             raise DataError(f"{self.where}: {name!r} is empty; fill it in or take the row out.")
         return value
 
     def key(self, *names: str) -> str:
-        """An identifier: text or a whole number, as text."""
-        for name in names:
-            value = self.data.get(name)
-            if isinstance(value, int) and not isinstance(value, bool):
-                return str(value)
+        """An identifier in the first of the columns that is there: text or a whole number, as text.
+
+        Raises `DataError` as `text` does.
+        """
+        name = next((name for name in names if name in self.data), None)
+        value = self.data[name] if name is not None else None
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
         return self.text(*names)
 
     def choices(self, name: str) -> tuple[str, ...]:
@@ -95,19 +100,21 @@ def read_rows(path: Path) -> Iterator[Row]:
     try:
         with path.open("rb") as file:
             start = file.read(4)
-        if start[:2] == GZIP:
-            with gzip.open(path, "rb") as packed:
-                raw = packed.read()
-        elif start == PARQUET:
-            yield from _parquet(path)
-            return
-        else:
-            raw = path.read_bytes()
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raw = b"" if start == PARQUET else path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise DataError(f"cannot read {path}: {reason}; check the path.") from None
+    if start.startswith(GZIP):
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"cannot unpack {path}: {error}; pack it again.") from None
+    if start == PARQUET or raw.startswith(PARQUET):
+        yield from _parquet(path if start == PARQUET else io.BytesIO(raw), path)
+        return
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode()
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise DataError(f"{path} line {line}: not UTF-8; save the file as UTF-8.") from None
@@ -124,14 +131,17 @@ def _json_lines(text: str, path: Path) -> Iterator[Row]:
             data = orjson.loads(line)
         except orjson.JSONDecodeError as error:
             raise DataError(
-                f"{where}: not JSON ({error}); rows are {FORMS}, and NaN is no JSON value."
+                f"{where}: not JSON ({error.msg} at column {error.colno}); rows are {FORMS}, and "
+                "NaN is no JSON value."
             ) from None
         if not isinstance(data, dict):
-            raise DataError(f"{where}: {_what(data)}, not an object; write one object a line.")
+            raise DataError(f"{where}: {what(data)}, not an object; write one object a line.")
         yield Row(data, where)
 
 
 def _csv(text: str, path: Path) -> Iterator[Row]:
+    # a cell may hold a whole meeting; the module's own limit is 128 Ki characters
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     start = 1
@@ -151,10 +161,11 @@ def _csv(text: str, path: Path) -> Iterator[Row]:
                 )
             yield Row(dict(zip(header, cells, strict=True)), where)
     except csv.Error as error:
-        raise DataError(f"{path} line {reader.line_num}: not CSV ({error}); quote it.") from None
+        # where the row begins: an open quote runs to the end of the file
+        raise DataError(f"{path} line {start}: not CSV ({error}); check its quotes.") from None
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(source: Path | io.BytesIO, path: Path) -> Iterator[Row]:
     try:
         import pyarrow.parquet as parquet
         from pyarrow import ArrowException
@@ -164,21 +175,36 @@ def _parquet(path: Path) -> Iterator[Row]:
         ) from None
     try:
         number = 0
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(source) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise DataError(f"{path}: a column's name stands twice; rename one.")
             for batch in file.iter_batches():
                 for data in batch.to_pylist():
                     number += 1
                     yield Row(data, f"{path} row {number}")
-    except (ArrowException, OSError) as error:
-        raise DataError(f"cannot read {path}: {error}; write it again.") from None
+    except (ArrowException, OSError, ValueError) as error:  # ValueError: text that is not UTF-8
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise DataError(f"cannot read {path}: {reason}; write it again.") from None
 
 
-def _what(value: Any) -> str:
+_KINDS = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a decimal number",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def what(value: Any) -> str:
+    """A value's kind in words, for messages."""
     if value is None:
         return "missing (null)"
     if isinstance(value, float) and value != value:
         return "NaN"
-    return f"a {type(value).__name__}"
+    return _KINDS.get(type(value), f"of type {type(value).__name__}")
 
 
 def _listed(data: Mapping[str, Any]) -> str:
