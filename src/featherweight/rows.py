@@ -60,35 +60,43 @@ class Row:
         return self.text(*names)
 
     def choices(self, name: str) -> tuple[str, ...]:
-        """A list of at least two texts; in CSV written as a JSON list.
+        """A list of at least two texts; where a format has no lists (CSV), written as JSON.
 
-        Two may be equal: published sets have such questions.
+        Two may be equal: published sets have such questions. Raises `DataError` otherwise.
         """
-        value = self.data.get(name)
-        if isinstance(value, str):
+        if self.data.get(name) is None:
+            self.text(name)  # says what is missing
+        written = self.data[name]
+        value = written
+        if isinstance(written, str):
             try:
-                value = orjson.loads(value)
+                value = orjson.loads(written)
             except orjson.JSONDecodeError:
                 value = None
-        if value is None:
-            self.text(name)  # says that the column is missing, if it is
-        if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() for v in value):
-            raise DataError(f"{self.where}: {name!r} is no list of texts; correct the row.")
+        if not isinstance(value, list):
+            raise DataError(
+                f'{self.where}: {name!r} is {what(written)}, no list; write ["one", "two"].'
+            )
         if len(value) < 2:
-            raise DataError(f"{self.where}: {name!r} needs at least two choices; correct the row.")
+            raise DataError(f"{self.where}: {len(value)} in {name!r}; write at least two.")
+        for number, choice in enumerate(value):
+            if not isinstance(choice, str) or not choice.strip():
+                kind = "empty" if isinstance(choice, str) else what(choice)
+                raise DataError(f"{self.where}: choice {number} is {kind}; write its text.")
         return tuple(value)
 
     def index(self, name: str, size: int) -> int:
-        """A whole number from 0 to `size` - 1."""
+        """A whole number from 0 to `size` - 1; in CSV it comes as text."""
         value = self.data.get(name)
-        if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-            value = int(value)  # CSV knows text only
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < size:
+        if value is None or (isinstance(value, str) and not value.strip()):
+            self.text(name)  # says what is missing
+        text = value.strip() if isinstance(value, str) else str(value)
+        if isinstance(value, bool) or text not in map(str, range(size)):
             raise DataError(
-                f"{self.where}: {name!r} must be a whole number from 0 to {size - 1}, not "
-                f"{value!r}; correct the row."
+                f"{self.where}: {name!r} is {value!r}; write the right choice's index, a whole "
+                f"number from 0 to {size - 1}."
             )
-        return value
+        return int(text)
 
 
 def read_rows(path: Path) -> Iterator[Row]:

@@ -58,8 +58,8 @@ def _summary(row: Row, id: str) -> Example:
 
 
 def _choice(row: Row, id: str) -> Example:
-    choices, target = _choices(row), _target(row)
-    answer = _answer(row, len(choices))
+    choices, target = row.choices("choices"), _target(row)
+    answer = row.index("answer", len(choices))
     if target is not None and target.strip() != choices[answer].strip():
         raise DataError(
             f"{row.where}: the target is not choice {answer}, which 'answer' names; correct one "
@@ -129,43 +129,6 @@ def _target(row: Row) -> str | None:
 def _group(row: Row) -> str | None:
     name = _named(row, GROUP)
     return None if name is None else row.key(name)
-
-
-def _choices(row: Row) -> tuple[str, ...]:
-    written = row.data["choices"]
-    value = _parsed(written) if isinstance(written, str) else written
-    if not isinstance(value, list):
-        kind = what(written)
-        raise DataError(f'{row.where}: \'choices\' is {kind}, no list; write ["one", "two"].')
-    if len(value) < 2:
-        raise DataError(f"{row.where}: {len(value)} in 'choices'; write at least two.")
-    places: dict[str, int] = {}
-    for number, choice in enumerate(value):
-        if not isinstance(choice, str) or not choice.strip():
-            kind = "empty" if isinstance(choice, str) else what(choice)
-            raise DataError(f"{row.where}: choice {number} is {kind}; write its text.")
-        if choice.strip() in places:
-            raise DataError(
-                f"{row.where}: choices {places[choice.strip()]} and {number} are the same; "
-                "take one out and check 'answer'."
-            )
-        places[choice.strip()] = number
-    return tuple(value)
-
-
-def _answer(row: Row, choices: int) -> int:
-    """The right choice's index; in CSV it comes as text."""
-    if not _has(row, "answer"):
-        row.text("answer")  # says what is missing
-    value = row.data["answer"]
-    index = {str(number): number for number in range(choices)}
-    text = value if isinstance(value, str) else str(value)
-    if text.strip() not in index:
-        raise DataError(
-            f"{row.where}: 'answer' is {value!r}; write the right choice's index, a whole number "
-            f"from 0 to {choices - 1}."
-        )
-    return index[text.strip()]
 
 
 def _meta(row: Row) -> dict[str, Any]:
