@@ -18,6 +18,8 @@ from transformers.utils import logging as hub_logging
 
 from featherweight.errors import EngineError
 
+WEIGHTS, ADAPTER_WEIGHTS = "*.safetensors", "adapter_model*.safetensors"
+
 
 def choose_dtype(dtype: str, device: str) -> tuple[torch.dtype, str]:
     """The weights' type and why: auto is bf16 where the hardware multiplies it, else fp32."""
@@ -43,11 +45,11 @@ def choose_dtype(dtype: str, device: str) -> tuple[torch.dtype, str]:
 
 def open_model(name: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
     """Model and tokenizer of a directory or a cached name; an adapter comes with its base."""
-    folder = _folder(name)
+    folder = model_folder(name)
     bars = hub_logging.is_progress_bar_enabled()
     hub_logging.disable_progress_bar()  # one bar per load; a command line has its own
     try:
-        if (folder / "adapter_config.json").is_file():
+        if is_adapter(folder):
             return _load_adapter(name, folder, dtype, device)
         return _load_model(name, folder, dtype, device), _load_tokenizer(folder)
     finally:
@@ -55,7 +57,12 @@ def open_model(name: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
             hub_logging.enable_progress_bar()
 
 
-def _folder(name: str) -> Path:
+def is_adapter(folder: Path) -> bool:
+    """Whether a directory holds a PEFT adapter, which needs its base."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def model_folder(name: str) -> Path:
     """The directory of a local path or of a name in the local cache."""
     path = Path(name).expanduser()
     if path.is_dir():
@@ -79,7 +86,7 @@ def _folder(name: str) -> Path:
 
 
 def _load_model(name: str, folder: Path, dtype: torch.dtype, device: str) -> Any:
-    _check_weights(name, folder, "model", "*.safetensors")
+    check_weights(name, folder, "model", WEIGHTS)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     model, info = auto.from_pretrained(
@@ -100,7 +107,8 @@ def _load_model(name: str, folder: Path, dtype: torch.dtype, device: str) -> Any
     return model.to(device)
 
 
-def _check_weights(name: str, folder: Path, what: str, pattern: str) -> None:
+def check_weights(name: str, folder: Path, what: str, pattern: str) -> None:
+    """Raise `EngineError` unless `folder` holds weights that are read; say what it has instead."""
     if any(folder.glob(pattern)):
         return
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
@@ -121,19 +129,28 @@ def _load_adapter(name: str, folder: Path, dtype: torch.dtype, device: str) -> t
         raise EngineError(
             f"{name} is an adapter and needs peft; install featherweight[train]."
         ) from None
-    _check_weights(name, folder, "adapter", "adapter_model*.safetensors")
+    check_weights(name, folder, "adapter", ADAPTER_WEIGHTS)
+    base, base_folder = adapter_base(name, folder)
+    model = PeftModel.from_pretrained(
+        _load_model(base, base_folder, dtype, device), folder, is_trainable=False
+    )
+    return model.to(device), _load_tokenizer(tokenizer_folder(folder, base_folder))
+
+
+def adapter_base(name: str, folder: Path) -> tuple[str, Path]:
+    """The base model that an adapter names, and its directory; raises `EngineError` for neither."""
     settings = json.loads((folder / "adapter_config.json").read_text())
     base = settings.get("base_model_name_or_path")
     if not base:
         raise EngineError(f"{name} names no base model in adapter_config.json; add it there.")
     if settings.get("peft_type", "") in ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING"):
         raise EngineError(f"{name} is a prompt adapter, which hf: does not read; use a LoRA one.")
-    base_folder = folder / base if (folder / base).is_dir() else _folder(base)
-    model = PeftModel.from_pretrained(
-        _load_model(base, base_folder, dtype, device), folder, is_trainable=False
-    )
-    own = (folder / "tokenizer_config.json").is_file()
-    return model.to(device), _load_tokenizer(folder if own else base_folder)
+    return base, folder / base if (folder / base).is_dir() else model_folder(base)
+
+
+def tokenizer_folder(adapter: Path, base: Path) -> Path:
+    """Which of the two directories an adapter's tokenizer is read from."""
+    return adapter if (adapter / "tokenizer_config.json").is_file() else base
 
 
 def _load_tokenizer(folder: Path) -> Any:
