@@ -67,8 +67,8 @@ def picture(
         figure = Figure(figsize=SIZE, dpi=DOTS, facecolor="white")
         FigureCanvasAgg(figure)
         axes = figure.add_axes((0.08, 0.11, 0.89, 0.86))
-        axes.set_xlabel(cost_label)
-        axes.set_ylabel(quality_label)
+        axes.set_xlabel(_plain(cost_label))
+        axes.set_ylabel(_plain(quality_label))
         axes.grid(axis="y", color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         looks = _looks(systems)
@@ -110,6 +110,11 @@ def _dark(colour: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
+def _plain(text: str) -> str:
+    """Text in which a pair of dollar signs does not begin a formula."""
+    return text.replace("$", "\\$")
+
+
 def _limits(
     axes: Any, systems: Sequence["System"], priced: Sequence["System"], log_cost: bool
 ) -> None:
@@ -149,7 +154,7 @@ def _legend(
     found = []
     if len(looks) > 1:
         found = [
-            sign(family or "other", color=colour, marker=marker, linestyle="", markersize=6)
+            sign(_plain(family or "other"), color=colour, marker=marker, linestyle="", markersize=6)
             for family, (colour, marker) in looks.items()
         ]
     if not all(one.measured or one.cost is None for one in systems):
@@ -167,7 +172,9 @@ def _head(figure: Any, axes: Any, title: str, signs: list[Line2D]) -> None:
     height = figure.bbox.height
     top = height - 0.12 * DOTS
     if title:
-        text = figure.text(0.015, top / height, title, fontsize=11.5, weight="bold", va="top")
+        text = figure.text(
+            0.015, top / height, _plain(title), fontsize=11.5, weight="bold", va="top"
+        )
         top = text.get_window_extent().y0 - 0.04 * DOTS
     if signs:
         for rows in range(1, len(signs) + 1):
@@ -202,7 +209,7 @@ def _beside(
         figure.text(
             0,
             0,
-            one.name + ("" if one.measured else " (quoted)"),
+            _plain(one.name) + ("" if one.measured else " (quoted)"),
             fontsize=NAME_SIZE,
             color=_dark(looks[one.family][0]),
             va="center",
@@ -295,7 +302,7 @@ def _names(
         figure.text(
             0,
             0,
-            one.name,
+            _plain(one.name),
             fontsize=NAME_SIZE,
             color=_dark(looks[one.family][0]),
             path_effects=[withStroke(linewidth=2, foreground="white")],
