@@ -22,12 +22,14 @@ class ScriptedEngine:
         answer: Answer | str = "- The group settled the budget of the remote control.",
         *,
         params: int | None = CAPABLE,
+        attention_width: int | None = None,
         context_length: int = 4096,
         counts_tokens: bool = True,
         name: str = "scripted",
     ) -> None:
         self.answer: Answer = answer if callable(answer) else lambda request, before: answer
         self.params = params
+        self.attention_width = attention_width
         self.context_length = context_length
         self.counts_tokens = counts_tokens
         self.name = name

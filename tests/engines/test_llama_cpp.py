@@ -414,6 +414,7 @@ def test_scores_are_refused_by_name(engine: LlamaCppEngine) -> None:
 def test_what_the_engine_tells(engine: LlamaCppEngine) -> None:
     assert engine.context_length == 512 and engine.trained_context == 8192
     assert engine.params is not None and 134e6 < engine.params < 136e6 and engine.counts_tokens
+    assert engine.attention_width == 30 * 9 * 64
 
 
 # ---- files that are no model

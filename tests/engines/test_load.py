@@ -68,6 +68,7 @@ def test_a_plus_in_a_files_own_name(stubs: None, tmp_path: Path) -> None:
 def test_a_server() -> None:
     engine = load_engine("openai:http://localhost:8000#org/model#2", concurrency=2)
     assert engine.name == "openai:http://localhost:8000/v1#org/model#2"
+    assert engine.params is None and engine.attention_width is None
     engine.close()
     with pytest.raises(EngineError, match="names no model"):
         load_engine("openai:http://localhost:8000")

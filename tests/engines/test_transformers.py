@@ -386,6 +386,8 @@ def test_tokens_are_counted_with_template_and_bos(llama: Any, t5: Any) -> None:
     two: list[Message] = [{"role": "system", "content": "Be brief."}, *CHAT]
     assert t5.count_tokens(two) == t5.count_tokens("Be brief.\n\nWhat was decided?")
     assert llama.counts_tokens and llama.params < t5.params
+    # layers x heads x size; an encoder looks both ways, so its layers count twice
+    assert llama.attention_width == 2 * 4 * 8 and t5.attention_width == 2 * 2 * 4 * 8
 
 
 def test_a_server_counts_with_a_local_tokenizer(llama_dir: Path, t5_dir: Path, llama: Any) -> None:
@@ -471,6 +473,7 @@ def test_an_adapter_over_its_base(llama: Any, llama_dir: Path, tmp_path: Path) -
     tuned.save_pretrained(tmp_path)
     engine = TransformersEngine.open(str(tmp_path), dtype="fp32", device="cpu")
     assert engine.params == llama.params + 2 * 2 * (32 + 32)
+    assert engine.attention_width == llama.attention_width
     assert engine.context_length == 256
     pairs = [("The team", " asked for a remote control")]
     assert not close(next(engine.score(pairs)), next(llama.score(pairs)))

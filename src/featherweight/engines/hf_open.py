@@ -21,6 +21,8 @@ from transformers.utils import logging as hub_logging
 
 from featherweight.errors import EngineError
 
+WEIGHTS, ADAPTER_WEIGHTS = "*.safetensors", "adapter_model*.safetensors"
+
 
 def choose_dtype(dtype: str, device: str) -> tuple[torch.dtype, str]:
     """The weights' type and why: auto is bf16 where the hardware multiplies it, else fp32."""
@@ -46,8 +48,8 @@ def choose_dtype(dtype: str, device: str) -> tuple[torch.dtype, str]:
 
 def open_model(name: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
     """Model and tokenizer of a directory or a cached name; an adapter comes with its base."""
-    folder = find_folder(name)
-    if (folder / "adapter_config.json").is_file():
+    folder = model_folder(name)
+    if is_adapter(folder):
         return _load_adapter(name, folder, dtype, device)
     return _load_model(name, folder, dtype, device), load_tokenizer(name, folder)
 
@@ -72,7 +74,12 @@ def opening(name: str) -> Iterator[None]:
             hub_logging.enable_progress_bar()
 
 
-def find_folder(name: str) -> Path:
+def is_adapter(folder: Path) -> bool:
+    """Whether a directory holds a PEFT adapter, which needs its base."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def model_folder(name: str) -> Path:
     """The directory of a local path or of a name in the local cache."""
     path = Path(name).expanduser()
     if path.is_dir():
@@ -94,7 +101,7 @@ def find_folder(name: str) -> Path:
 
 
 def _load_model(name: str, folder: Path, dtype: torch.dtype, device: str) -> Any:
-    check_weights(name, folder, "model", "*.safetensors")
+    check_weights(name, folder, "model", WEIGHTS)
     config = load_config(folder)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     return load_weights(auto, name, folder, config, dtype, "language model").to(device)
@@ -163,19 +170,28 @@ def _load_adapter(name: str, folder: Path, dtype: torch.dtype, device: str) -> t
         raise EngineError(
             f"{name} is an adapter and needs peft; install featherweight[train]."
         ) from None
-    check_weights(name, folder, "adapter", "adapter_model*.safetensors")
+    check_weights(name, folder, "adapter", ADAPTER_WEIGHTS)
+    base, base_folder = adapter_base(name, folder)
+    model = PeftModel.from_pretrained(
+        _load_model(base, base_folder, dtype, device), folder, is_trainable=False
+    )
+    return model.to(device), load_tokenizer(name, tokenizer_folder(folder, base_folder))
+
+
+def adapter_base(name: str, folder: Path) -> tuple[str, Path]:
+    """The base model that an adapter names, and its directory; raises `EngineError` for neither."""
     settings = json.loads((folder / "adapter_config.json").read_text())
     base = settings.get("base_model_name_or_path")
     if not base:
         raise EngineError(f"{name} names no base model in adapter_config.json; add it there.")
     if settings.get("peft_type", "") in ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING"):
         raise EngineError(f"{name} is a prompt adapter, which hf: does not read; use a LoRA one.")
-    base_folder = folder / base if (folder / base).is_dir() else find_folder(base)
-    model = PeftModel.from_pretrained(
-        _load_model(base, base_folder, dtype, device), folder, is_trainable=False
-    )
-    own = (folder / "tokenizer_config.json").is_file()
-    return model.to(device), load_tokenizer(name, folder if own else base_folder)
+    return base, folder / base if (folder / base).is_dir() else model_folder(base)
+
+
+def tokenizer_folder(adapter: Path, base: Path) -> Path:
+    """Which of the two directories an adapter's tokenizer is read from."""
+    return adapter if (adapter / "tokenizer_config.json").is_file() else base
 
 
 def load_tokenizer(name: str, folder: Path) -> Any:

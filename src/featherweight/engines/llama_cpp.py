@@ -13,9 +13,11 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from featherweight.engines.attention import gguf_fields, width_of_gguf
 from featherweight.engines.llama_answer import Answer
 from featherweight.engines.llama_socket import PrivateSocket
 from featherweight.engines.text import (
@@ -104,6 +106,14 @@ class LlamaCppEngine:
             ) from None
 
     # -- the contract -----------------------------------------------------------------------
+
+    @cached_property
+    def attention_width(self) -> int | None:
+        """Sum over layers of query heads x head size, by the file's header (0.03 s, read once)."""
+        try:
+            return width_of_gguf(gguf_fields(self.path))
+        except (OSError, ValueError):  # moved away meanwhile, or a header that only llama.cpp knows
+            return None
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Answer in order; up to `parallel` requests are decoded together.

@@ -3,11 +3,13 @@
 import contextlib
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from featherweight.engines.types import Engine
 from featherweight.errors import EngineError, UnknownModelError
 
+Kind = Literal["embedded", "gguf", "hf", "openai"]
+KINDS: tuple[Kind, ...] = ("gguf", "hf", "openai")  # the ones that a spec says before its colon
 DEFAULT = "smollm2-135m"
 FORMS = f"{DEFAULT}, gguf:PATH or gguf:PATH+ADAPTER, hf:DIR or hf:OWNER/NAME, openai:URL#MODEL"
 
@@ -18,21 +20,38 @@ def load_engine(spec: str = DEFAULT, **settings: Any) -> Engine:
     Raises `UnknownModelError` for a spec that means nothing, `EngineError` for a model that cannot
     be opened and for a package that is not installed.
     """
-    kind, colon, rest = spec.strip().partition(":")
-    if spec.strip() == DEFAULT:
+    kind, rest = parse(spec)
+    if kind == "embedded":
         return _embedded(settings)
-    if colon and not rest and kind in ("gguf", "hf", "openai"):
-        raise UnknownModelError(f"{spec} names no model; the forms are {FORMS}.")
-    if kind == "gguf" and colon:
+    if kind == "gguf":
         return _gguf(rest, settings)
-    if kind == "hf" and colon:
+    if kind == "hf":
         return _transformers(rest, settings)
-    if kind == "openai" and colon:
-        from featherweight.engines.openai import OpenAIEngine
+    from featherweight.engines.openai import OpenAIEngine
 
-        url, _, model = rest.partition("#")
-        return OpenAIEngine(url, model, **settings)
-    raise UnknownModelError(f"{spec!r} is no engine;{_hint(spec.strip())} the forms are {FORMS}.")
+    url, _, model = rest.partition("#")
+    return OpenAIEngine(url, model, **settings)
+
+
+def parse(spec: str) -> tuple[Kind, str]:
+    """What kind of engine `spec` names, and what of it; raises `UnknownModelError` for neither."""
+    spec = spec.strip()
+    if spec == DEFAULT:
+        return "embedded", spec
+    for kind in KINDS:
+        if spec.startswith(f"{kind}:"):
+            if rest := spec.removeprefix(f"{kind}:"):
+                return kind, rest
+            raise UnknownModelError(f"{spec} names no model; the forms are {FORMS}.")
+    raise UnknownModelError(f"{spec!r} is no engine;{_hint(spec)} the forms are {FORMS}.")
+
+
+def gguf_paths(rest: str) -> tuple[Path, Path | None]:
+    """Model and adapter of `PATH` or `PATH+ADAPTER`; a plus sign may be in the file's own name."""
+    path, plus, adapter = rest.partition("+")
+    if plus and Path(rest).expanduser().exists():
+        path, adapter = rest, ""
+    return Path(path).expanduser(), Path(adapter).expanduser() if adapter else None
 
 
 def _hint(spec: str) -> str:
@@ -47,9 +66,7 @@ def _hint(spec: str) -> str:
     if spec.startswith(("http://", "https://")):
         return f" did you mean openai:{spec}{'' if '#' in spec else '#MODEL'}?"
     kind, colon, rest = spec.partition(":")
-    if colon and (
-        near := difflib.get_close_matches(kind.lower(), ["gguf", "hf", "openai"], 1, 0.5)
-    ):
+    if colon and (near := difflib.get_close_matches(kind.lower(), KINDS, 1, 0.5)):
         return f" did you mean {near[0]}:{rest}?"
     if difflib.get_close_matches(spec.lower(), [DEFAULT], 1, 0.6):
         return f" did you mean {DEFAULT}?"
@@ -66,16 +83,9 @@ def _embedded(settings: dict[str, Any]) -> Engine:
 
 
 def _gguf(rest: str, settings: dict[str, Any]) -> Engine:
-    path, plus, adapter = rest.partition("+")
-    if plus and Path(rest).expanduser().exists():  # a plus sign in the file's own name
-        path, adapter = rest, ""
+    path, adapter = gguf_paths(rest)
     engine, _ = _llama_cpp()
-    return engine(  # type: ignore[no-any-return]
-        Path(path).expanduser(),
-        name=f"gguf:{rest}",
-        adapter=Path(adapter).expanduser() if adapter else None,
-        **settings,
-    )
+    return engine(path, name=f"gguf:{rest}", adapter=adapter, **settings)  # type: ignore[no-any-return]
 
 
 def _llama_cpp() -> tuple[Any, Any]:

@@ -88,6 +88,11 @@ class OpenAIEngine:
         return None
 
     @property
+    def attention_width(self) -> None:
+        """Unknown: a server does not tell."""
+        return None
+
+    @property
     def context_length(self) -> int:
         """Given, else what the server states, else 8192; asked once and remembered."""
         return self._http.wait(self._facts.context()) or DEFAULT_CONTEXT

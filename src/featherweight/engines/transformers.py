@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from featherweight.engines.attention import width_of_config
 from featherweight.engines.hf_decode import Row, decode
 from featherweight.engines.hf_model import Model
 from featherweight.engines.hf_open import choose_dtype, open_model, opening
@@ -52,6 +53,7 @@ class TransformersEngine:
         self._seq2seq = found.seq2seq
         self._vocab_size = found.config.vocab_size
         self._context = context_length or found.context_length(tokenizer)
+        self._width = width_of_config(found.config)
         self._batch_tokens = batch_tokens
         self._vocabulary = Vocabulary(tokenizer, found.end_ids(tokenizer), name)
         self._prompts = Prompts(tokenizer, self._vocabulary, found.seq2seq, name)
@@ -100,6 +102,11 @@ class TransformersEngine:
     def params(self) -> int:
         """Number of parameters, tied ones once, an adapter's included."""
         return sum(p.numel() for p in self._opened().raw.parameters())
+
+    @property
+    def attention_width(self) -> int | None:
+        """Sum over layers of query heads x head size, by the config; see `engines.attention`."""
+        return self._width
 
     @property
     def counts_tokens(self) -> bool:

@@ -95,6 +95,14 @@ class Engine(Protocol):
         """Number of parameters, or `None` where the engine cannot know."""
         ...
 
+    @property
+    def attention_width(self) -> int | None:
+        """Sum over layers of query heads x head size, or `None` where it cannot be told.
+
+        Attention over a context costs 4 x width operations a token and position of context.
+        """
+        ...
+
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Answer many requests, batched, in the order given; one failure does not stop the rest."""
         ...

@@ -76,7 +76,7 @@ def _open(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen, _ = hf_open.choose_dtype(dtype, device)
     with hf_open.opening(name):
-        folder = hf_open.find_folder(name)
+        folder = hf_open.model_folder(name)
         hf_open.check_weights(name, folder, what, "model*.safetensors")
         config = hf_open.load_config(folder)
         if what == "encoder" and config.is_encoder_decoder:

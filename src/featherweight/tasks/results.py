@@ -73,9 +73,7 @@ def _text(task: Task, rows: list[Row], groups: list[str], seed: int) -> dict[str
     }
 
 
-def _choice(
-    pairs: list[tuple[Example, Row]], groups: list[str], seed: int
-) -> dict[str, Estimate]:
+def _choice(pairs: list[tuple[Example, Row]], groups: list[str], seed: int) -> dict[str, Estimate]:
     columns = {
         name: [PERCENT * row["scores"][name] for _, row in pairs] for name in pairs[0][1]["scores"]
     }
@@ -84,11 +82,9 @@ def _choice(
     return _means(columns, groups, seed)
 
 
-def _summary(
-    pairs: list[tuple[Example, Row]], groups: list[str], seed: int
-) -> dict[str, Estimate]:
+def _summary(pairs: list[tuple[Example, Row]], groups: list[str], seed: int) -> dict[str, Estimate]:
     texts = [row["prediction"] for _, row in pairs]
-    lengths = [float(len(words(text))) for text in texts]
+    lengths = [len(words(text)) for text in texts]
     if all(example.target is not None for example, _ in pairs):
         references = [
             Reference(example.target or "", "", example.meta.get("general") is True, "", "")
@@ -96,7 +92,7 @@ def _summary(
         ]
         columns = dict(zip(METRICS, measure(texts, references).T.tolist(), strict=True))
     else:
-        columns = {"words": lengths}
+        columns = {"words": list(map(float, lengths))}
     found = _means(columns, groups, seed)
     if all("length" in example.meta for example, _ in pairs):
         found |= _followed(pairs, groups, lengths, seed)
@@ -104,7 +100,7 @@ def _summary(
 
 
 def _followed(
-    pairs: list[tuple[Example, Row]], groups: list[str], lengths: list[float], seed: int
+    pairs: list[tuple[Example, Row]], groups: list[str], lengths: list[int], seed: int
 ) -> dict[str, Estimate]:
     """Did short come out short: share within the words asked for, share of meetings in order."""
     asked = [example.meta["length"] for example, _ in pairs]

@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
-from featherweight import __version__
 from featherweight.engines.types import Engine, Generation, Request
 from featherweight.evaluate.perplexity import CHUNK, chunks, rolling
 from featherweight.files import write_atomic
@@ -90,7 +90,7 @@ def write_references(task: Task, folder: Path) -> None:
 def versions() -> dict[str, str]:
     """What the numbers were made with."""
     return {
-        "featherweight": __version__,
+        "featherweight": metadata.version("featherweight"),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "machine": platform.machine(),
