@@ -12,15 +12,23 @@ from contextlib import contextmanager
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from featherweight import cli_eval
+from featherweight.cli_io import (
+    complain,
+    console,
+    fail,
+    json_text,
+    print_json,
+    say,
+    usage_errors,
+)
 from featherweight.errors import FeatherweightError, OutputError, UnknownModelError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from featherweight.engines import Engine
     from featherweight.summarize import Summary
     from featherweight.summarize.batch import Manifest
@@ -99,7 +107,7 @@ def summarize(
         "focus": focus.value if focus else None,
         "strategy": strategy.value if strategy else None,
     }
-    with _usage_errors():
+    with usage_errors():
         from featherweight.summarize.batch import Manifest, check_outputs, inputs, output_names
 
         if query is not None and not query.strip():
@@ -119,18 +127,18 @@ def summarize(
     try:
         engine = _open(model)
     except UnknownModelError as error:
-        _fail(error, code=2)
+        fail(error, code=2)
     except FeatherweightError as error:
-        _fail(error)
+        fail(error)
     try:
         if output_dir is None:
             failed = _print_summaries(paths, engine, options, format)
         else:
             failed = _write_summaries(paths, names, engine, options, format, manifest)
     except FeatherweightError as error:
-        _fail(error)
+        fail(error)
     except KeyboardInterrupt:
-        _say("stopped; what was finished is kept, nothing is half-written.")
+        say("stopped; what was finished is kept, nothing is half-written.")
         raise typer.Exit(130) from None
     finally:
         engine.close()
@@ -146,17 +154,17 @@ def read(
     try:
         transcript = _read(Path(file))
     except FeatherweightError as error:
-        _fail(error)
+        fail(error)
     if json:
         turns = [
             {"speaker": t.speaker, "text": t.text, "start": t.start, "end": t.end}
             for t in transcript.turns
         ]
-        _print_json({"format": transcript.format, "turns": turns})
+        print_json({"format": transcript.format, "turns": turns})
         return
     from featherweight.show import print_transcript
 
-    print_transcript(_console(), transcript)
+    print_transcript(console(), transcript)
 
 
 @app.command()
@@ -164,7 +172,7 @@ def models() -> None:
     """The models that --model can name, and whether they are here."""
     from featherweight.show import print_models
 
-    print_models(_console())
+    print_models(console())
 
 
 @app.command()
@@ -174,8 +182,12 @@ def doctor() -> None:
     from featherweight.show import print_checks
 
     found = checks()
-    print_checks(_console(), found)
+    print_checks(console(), found)
     raise typer.Exit(0 if ready(found) else 1)
+
+
+for command in (cli_eval.eval, cli_eval.score, cli_eval.compare):
+    app.command()(command)
 
 
 def _version(wanted: bool) -> None:
@@ -230,16 +242,16 @@ def _print_summaries(
         try:
             summary, transcript = _summary(path, engine, options)
         except FeatherweightError as error:
-            _complain(error)
+            complain(error)
             failed += 1
             continue
         failed += summary.chunks_failed > 0
         if format is Format.text and sys.stdout.isatty():
             from featherweight.summarize.render import print_text
 
-            print_text(_console(), summary, transcript)
+            print_text(console(), summary, transcript)
         elif format is Format.json and len(paths) > 1:
-            sys.stdout.write(_json(summary.to_json(), one_line=True))
+            sys.stdout.write(json_text(summary.to_json(), one_line=True))
         else:
             sys.stdout.write(_rendered(summary, transcript, format))
     return failed
@@ -265,7 +277,7 @@ def _write_summaries(
         label = f"[{number}/{len(paths)}] {source}"
         hashed = "" if path == STDIN else input_hash(path)
         if hashed and manifest.finished(name, hashed):
-            _say(f"{label}: unchanged, {folder / name} kept")
+            say(f"{label}: unchanged, {folder / name} kept")
             continue
         try:
             if other := manifest.other_input(name, _input_name(path)):
@@ -275,7 +287,7 @@ def _write_summaries(
                 )
             summary, transcript = _summary(path, engine, options)
         except FeatherweightError as error:
-            _complain(error)
+            complain(error)
             failed += 1
             continue
         write_atomic(folder / name, _rendered(summary, transcript, format))
@@ -283,9 +295,9 @@ def _write_summaries(
         manifest.record(name, _input_name(path), hashed, _figures(summary), finished=finished)
         if summary.chunks_failed:
             failed += 1
-        _say(f"{label}: {folder / name}, {_points(summary)}, {summary.seconds:.0f} s")
+        say(f"{label}: {folder / name}, {_points(summary)}, {summary.seconds:.0f} s")
     if failed:
-        _say(f"{failed} of {len(paths)} failed or have failed parts; run again to retry them.")
+        say(f"{failed} of {len(paths)} failed or have failed parts; run again to retry them.")
     return failed
 
 
@@ -307,7 +319,7 @@ def _rendered(summary: "Summary", transcript: "Transcript", format: Format) -> s
     from featherweight.summarize import render
 
     if format is Format.json:
-        return _json(summary.to_json())
+        return json_text(summary.to_json())
     if format is Format.md:
         return render.to_markdown(summary, transcript)
     if format is Format.html:
@@ -321,12 +333,6 @@ def _rendered(summary: "Summary", transcript: "Transcript", format: Format) -> s
     return "".join(f"{line.rstrip()}\n" for line in page.getvalue().splitlines())
 
 
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=100)
-
-
 @contextmanager
 def _progress(source: str) -> "Iterator[Progress | None]":
     """A bar on standard error, in a terminal only."""
@@ -337,39 +343,6 @@ def _progress(source: str) -> "Iterator[Progress | None]":
 
     with progress_bar(source) as update:
         yield update
-
-
-def _json(data: Any, one_line: bool = False) -> str:
-    import orjson
-
-    return orjson.dumps(data, option=0 if one_line else orjson.OPT_INDENT_2).decode() + "\n"
-
-
-def _print_json(data: Any) -> None:
-    sys.stdout.write(_json(data))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _complain(error: FeatherweightError) -> None:
-    from featherweight.transcript.text import one_line
-
-    _say(f"error: {one_line(str(error))}")  # a server's own words may be in it
-
-
-def _fail(error: FeatherweightError, code: int = 1) -> NoReturn:
-    _complain(error)
-    raise typer.Exit(code)
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    try:
-        yield
-    except FeatherweightError as error:
-        _fail(error, code=2)
 
 
 def main() -> None:

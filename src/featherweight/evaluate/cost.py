@@ -33,11 +33,15 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one item took. Tokens are `None` where nobody counted them; 0 means none at all."""
+    """What one item took. Tokens are `None` where nobody counted them; 0 means none at all.
+
+    `seconds` are `None` where items are only timed together, as the texts of one batch are that an
+    engine scores.
+    """
 
     prompt_tokens: int | None
     completion_tokens: int | None
-    seconds: float
+    seconds: float | None
 
 
 def usage(generation: Generation) -> Usage:
@@ -206,7 +210,7 @@ class Items:
     engine batches, items overlap and the first adds up to more than the second.
     """
 
-    seconds: Floats
+    seconds: Floats | None
     wall: Floats
     flops: Floats | None
     usd: Floats | None
@@ -225,8 +229,8 @@ class Cost:
     prompt_tokens: int | None
     completion_tokens: int | None
     seconds_total: float
-    seconds_p50: float
-    seconds_p95: float
+    seconds_p50: float | None
+    seconds_p95: float | None
     peak_rss_bytes: int | None
     peak_vram_bytes: int | None
     params: int | None
@@ -252,7 +256,7 @@ def cost(
 
     With a `price` dollars are paid for tokens. With `usd_per_hour` the machine is paid for as long
     as the run took: `seconds_total` x rate / 3600, shared out to the items in proportion to their
-    own seconds. Their own seconds are not paid themselves, since a batching engine answers several
+    own seconds, or to their tokens where they were timed together. Their own seconds are not paid themselves, since a batching engine answers several
     items in the same second: their sum is up to batch-size times the wall time. Raises
     `ValueError` for no items, for both ways to pay at once, and for times that are no times.
     """
@@ -261,16 +265,20 @@ def cost(
         raise ValueError("a run without items has no cost")
     if price is not None and usd_per_hour is not None:
         raise ValueError("dollars come from a price or from an hourly rate, not from both")
-    seconds = np.array([item.seconds for item in found], dtype=np.float64)
-    if not (np.isfinite(seconds).all() and (seconds >= 0).all() and 0 <= seconds_total < math.inf):
+    seconds = _column([item.seconds for item in found])
+    times = np.array([seconds_total, *([] if seconds is None else seconds)])
+    if not (np.isfinite(times).all() and (times >= 0).all()):
         raise ValueError("seconds are finite and not negative")
     if usd_per_hour is not None and not 0 <= usd_per_hour < math.inf:
         raise ValueError("dollars an hour are finite and not negative")
-    together = seconds.sum()
-    shares = seconds / together if together > 0 else np.full(len(found), 1 / len(found))
-    wall = seconds_total * shares
     prompts = _column([item.prompt_tokens for item in found])
     completions = _column([item.completion_tokens for item in found])
+    weights = seconds
+    if weights is None and prompts is not None and completions is not None:
+        weights = prompts + completions
+    if weights is None or not weights.sum():
+        weights = np.ones(len(found))
+    wall = seconds_total * weights / weights.sum()
     operations: Floats | None = None
     usd: Floats | None = None
     basis: str | None = None
@@ -284,14 +292,14 @@ def cost(
             basis = f"prices of {price.date}"
     if usd_per_hour is not None:
         usd, basis = wall * usd_per_hour / 3600, f"${usd_per_hour:g} an hour x measured seconds"
-    p50, p95 = np.percentile(seconds, [50, 95])
+    p50, p95 = (None, None) if seconds is None else map(float, np.percentile(seconds, [50, 95]))
     return Cost(
         n=len(found),
         prompt_tokens=None if prompts is None else int(prompts.sum()),
         completion_tokens=None if completions is None else int(completions.sum()),
         seconds_total=float(seconds_total),
-        seconds_p50=float(p50),
-        seconds_p95=float(p95),
+        seconds_p50=p50,
+        seconds_p95=p95,
         peak_rss_bytes=peak_rss_bytes,
         peak_vram_bytes=peak_vram_bytes,
         params=params,
@@ -303,7 +311,7 @@ def cost(
     )
 
 
-def _column(counts: Sequence[int | None]) -> Floats | None:
+def _column(counts: Sequence[float | None]) -> Floats | None:
     """Counts as an array, or `None` where one is missing: a sum of the rest would be too low."""
     known = [count for count in counts if count is not None]
     return np.array(known, dtype=np.float64) if len(known) == len(counts) else None
@@ -324,8 +332,8 @@ def described(cost: Cost) -> dict[str, str]:
         "Prompt tokens": _text(cost.prompt_tokens, "{:,}".format),
         "Completion tokens": _text(cost.completion_tokens, "{:,}".format),
         "Seconds, the run": f"{cost.seconds_total:,.1f}",
-        "Seconds an item, median": f"{cost.seconds_p50:.3g}",
-        "Seconds an item, 95th percentile": f"{cost.seconds_p95:.3g}",
+        "Seconds an item, median": _text(cost.seconds_p50, "{:.3g}".format),
+        "Seconds an item, 95th percentile": _text(cost.seconds_p95, "{:.3g}".format),
         "Peak memory": _text(cost.peak_rss_bytes, _mebibytes),
         "Peak GPU memory": _text(cost.peak_vram_bytes, _mebibytes),
         "Parameters": _text(cost.params, "{:,}".format),

@@ -50,7 +50,9 @@ def own_task(path: Path, limit: int | None = None) -> Task:
     make = _choice if choice else _summary
     examples = tuple(make(row, id) for row, id in zip(rows, _ids(rows), strict=True))
     settings = {"file": path.name, "sha256": sha256(path), "rows": len(rows)}
-    return Task(path.name, "choice" if choice else "summary", examples, settings=settings)
+    return Task(
+        path.name, "choice" if choice else "summary", examples, 0 if choice else 256, settings
+    )
 
 
 def _summary(row: Row, id: str) -> Example:

@@ -71,6 +71,14 @@ def prompt_sha256(example: Example) -> str:
     return hashlib.sha256(orjson.dumps(example.prompt)).hexdigest()
 
 
+def prompts_sha256(task: Task) -> str:
+    """Hash of all that is asked, answers to choose among and texts to score included."""
+    asked = [
+        [e.id, e.prompt, e.choices, e.target if task.kind == "text" else ""] for e in task.examples
+    ]
+    return hashlib.sha256(orjson.dumps(asked)).hexdigest()
+
+
 def write_references(task: Task, folder: Path) -> None:
     """Beside the predictions what they are scored against, for `featherweight score`."""
     rows = [
@@ -148,6 +156,7 @@ def _likelihoods(examples: Sequence[Example], engine: Engine) -> Iterator[Row]:
             "picked": best["accuracy"],
             "scores": right,
             "logprobs": sums.tolist(),
+            "prompt_tokens": engine.count_tokens(example.prompt) if engine.counts_tokens else 0,
             "completion_tokens": sum(map(len, tokens)),
         }
 
@@ -156,13 +165,18 @@ def _texts(task: Task, examples: Sequence[Example], engine: Engine) -> Iterator[
     if task.name == "wikitext2-tokens":
         rows = engine.score_tokens(example.meta["ids"] for example in examples)
         for tokens in rows:
-            yield {"logprob": float(np.sum(tokens)), "tokens": len(tokens)}
+            yield {
+                "logprob": float(np.sum(tokens)),
+                "tokens": len(tokens),
+                "prompt_tokens": len(tokens) + 1,
+            }
         return
     texts = [example.target or "" for example in examples]
     for example, scored in zip(examples, rolling(engine, texts), strict=True):
         yield {
             "logprob": scored.logprob,
             "tokens": scored.tokens,
+            "prompt_tokens": scored.tokens,
             "words": example.meta["words"],
             "bytes": example.meta["bytes"],
         }
@@ -171,10 +185,10 @@ def _texts(task: Task, examples: Sequence[Example], engine: Engine) -> Iterator[
 def _chunked(task: Task, engine: Engine) -> tuple[Example, ...]:
     """Token chunks depend on the model's tokenizer, so they are cut here, not in the task."""
     [whole] = task.examples
-    size = min(CHUNK, engine.context_length)
+    size, limit = min(CHUNK, engine.context_length), task.settings["limit"]
     return tuple(
         Example(f"{whole.id}/{size}-{number}", "", meta={"ids": ids})
-        for number, ids in enumerate(chunks(engine, whole.target or "", size))
+        for number, ids in enumerate(chunks(engine, whole.target or "", size)[:limit])
     )
 
 

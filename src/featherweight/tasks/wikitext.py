@@ -35,7 +35,8 @@ _RULES = (
 def wikitext(name: str, data: Path, split: str = "val", limit: int | None = None) -> Task:
     """The articles of `split` as examples, or the whole file as one for token-level perplexity.
 
-    `target` is the text to score, `meta["words"]` and `meta["bytes"]` count the original.
+    `target` is the text to score, `meta["words"]` and `meta["bytes"]` count the original. `limit`
+    takes the first articles, or the first chunks.
     Raises `DataError` where the file is missing and says where it comes from.
     """
     path = _file(data, split)
@@ -60,7 +61,7 @@ def wikitext(name: str, data: Path, split: str = "val", limit: int | None = None
         name=name,
         kind="text",
         examples=tuple(examples),
-        settings={"split": split, "data_sha256": sha256(path)},
+        settings={"split": split, "limit": limit, "data_sha256": sha256(path)},
     )
 
 
