@@ -256,9 +256,10 @@ def cost(
 
     With a `price` dollars are paid for tokens. With `usd_per_hour` the machine is paid for as long
     as the run took: `seconds_total` x rate / 3600, shared out to the items in proportion to their
-    own seconds, or to their tokens where they were timed together. Their own seconds are not paid themselves, since a batching engine answers several
-    items in the same second: their sum is up to batch-size times the wall time. Raises
-    `ValueError` for no items, for both ways to pay at once, and for times that are no times.
+    own seconds, or to their tokens where they were timed together. Their own seconds are not paid
+    themselves, since a batching engine answers several items in the same second: their sum is up to
+    batch-size times the wall time. Raises `ValueError` for no items, for both ways to pay at once,
+    and for times that are no times.
     """
     found = list(usages)
     if not found:
