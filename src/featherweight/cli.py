@@ -186,7 +186,7 @@ def doctor() -> None:
     raise typer.Exit(0 if ready(found) else 1)
 
 
-for command in (cli_eval.eval, cli_eval.score, cli_eval.compare):
+for command in (cli_eval.eval, cli_eval.score, cli_eval.compare, cli_eval.tradeoff):
     app.command()(command)
 
 

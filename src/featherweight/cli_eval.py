@@ -26,6 +26,17 @@ class How(StrEnum):
     generation = "generation"
 
 
+class Style(StrEnum):
+    summac_zs = "summac-zs"
+    align = "align"
+
+
+class Cost(StrEnum):
+    seconds = "seconds"
+    flops = "flops"
+    usd = "usd"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 AllowMissing = Annotated[
     bool, typer.Option(help="Score what is there, and say how many are missing.")
@@ -96,7 +107,7 @@ def eval(
     except FeatherweightError as error:
         fail(error)
     try:
-        with eval_progress(examples.name) or nullcontext() as progress:
+        with eval_progress(examples.name) as progress:
             report = evaluate(
                 examples,
                 engine,
@@ -130,17 +141,35 @@ def score(
     ],
     references: Annotated[Path, typer.Option(help="Rows with id and reference.")],
     cap_words: CapWords = None,
+    sources: Annotated[
+        Path | None, typer.Option(help="Rows with id or group, and the source text.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A local encoder: BERTScore.")
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(min=1, help="Its hidden layer; the last unless given.")
+    ] = None,
+    nli: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="A local NLI model: faithfulness to sources."),
+    ] = None,
+    style: Annotated[
+        Style, typer.Option(help="Source by sentence (SummaC-ZS) or in chunks (AlignScore).")
+    ] = Style.summac_zs,
     allow_missing: AllowMissing = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     json: Json = False,
 ) -> None:
     """Score predictions that exist: ROUGE and words, with intervals over meetings."""
     from featherweight.evaluate.score import score as score_files
+    from featherweight.evaluate.semantic import Semantic
     from featherweight.show_eval import print_scores
 
     cap = _cap(cap_words)
     try:
-        found = score_files(predictions, references, cap, allow_missing, seed)
+        wanted = Semantic(encoder, layer, nli, style.value, sources)
+        found = score_files(predictions, references, cap, allow_missing, seed, wanted)
     except FeatherweightError as error:
         fail(error)
     if json:
@@ -154,23 +183,68 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="B", help="Predictions of another.")],
     references: Annotated[Path, typer.Option(help="Rows with id and reference.")],
     cap_words: CapWords = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Ask this model which is better, in both orders."),
+    ] = None,
     allow_missing: AllowMissing = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     json: Json = False,
 ) -> None:
     """Compare two systems on the same questions: A - B, paired, with p values."""
+    from featherweight.engines import load_engine
     from featherweight.evaluate.score import compare as compare_files
-    from featherweight.show_eval import print_comparison
+    from featherweight.show_eval import eval_progress, print_comparison
 
     cap = _cap(cap_words)
     try:
-        found = compare_files(a, b, references, cap, allow_missing, seed)
+        engine = None if judge is None else load_engine(judge)
+    except UnknownModelError as error:
+        fail(error, code=2)
     except FeatherweightError as error:
         fail(error)
+    try:
+        with eval_progress("judge") if engine else nullcontext() as progress:
+            found = compare_files(
+                a, b, references, cap, allow_missing, seed, engine=engine, progress=progress
+            )
+    except FeatherweightError as error:
+        fail(error)
+    finally:
+        if engine is not None:
+            engine.close()
     if json:
         print_json(found.to_json())
     else:
         print_comparison(console(), found, a.name, b.name, cap_words)
+
+
+def tradeoff(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of eval.")],
+    quality: Annotated[
+        str, typer.Option(help="A metric of the runs; more must be better.")
+    ] = "rougeLsum",
+    cost: Annotated[Cost, typer.Option(help="For each item.")] = Cost.seconds,
+    plot: Annotated[Path | None, typer.Option(help="Draw it too, as .png or .svg.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+) -> None:
+    """Quality against cost of several runs, with intervals on both."""
+    from featherweight.evaluate import tradeoff as drawing
+    from featherweight.show_eval import NAMES, print_tradeoff
+    from featherweight.tasks.systems import system
+
+    names = {"seconds": "seconds", "flops": "FLOPs", "usd": "US dollars"}
+    of_quality, of_cost = NAMES.get(quality, quality), f"{names[cost.value]} an item"
+    try:
+        found = [system(run, quality, cost.value) for run in runs]
+        if plot is not None:
+            drawing.plot(found, plot, quality_label=of_quality, cost_label=of_cost)
+    except FeatherweightError as error:
+        fail(error)
+    if csv:
+        print(drawing.csv_text(found, quality_label=of_quality, cost_label=of_cost), end="")
+    else:
+        print_tradeoff(console(), found, of_quality, of_cost)
 
 
 def _cap(text: str | None) -> "Cap | None":

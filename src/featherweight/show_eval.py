@@ -1,7 +1,7 @@
 """What the evaluation commands print: every figure with its interval, and n always."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -17,8 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from featherweight.evaluate.cost import described
+from featherweight.evaluate.judge import JudgeSummary
 from featherweight.evaluate.score import Comparison, Scores
 from featherweight.evaluate.statistics import Estimate, Seeds
+from featherweight.evaluate.tradeoff import System, pareto
 from featherweight.tasks.report import Report
 
 NAMES = {
@@ -36,7 +38,9 @@ NAMES = {
     "token_perplexity": "token perplexity",
     "length_followed": "length as asked %",
     "lengths_in_order": "short < medium < long %",
-    "compression": "compression (source words / words)",
+    "compression": "compression",
+    "bertscore": "BERTScore F1",
+    "faithfulness": "faithfulness",
 }
 """What people read for each metric's name."""
 
@@ -48,16 +52,22 @@ def print_scores(console: Console, scores: Scores, name: str, cap: str | None) -
         notes.append(f"{scores.empty} empty, scored 0")
     if scores.runs > 1:
         notes.append(f"{scores.runs} runs (seeds); the interval holds both, groups and seeds")
+    notes += [f"{NAMES[metric]} over {n} of them" for metric, n in scores.measured.items()]
     console.print(Text(name, style="bold"))
-    console.print(_estimates(scores.metrics))
+    table = _estimates(scores.metrics, scores.groups)
+    for metric, reason in scores.not_measured.items():
+        table.add_row(NAMES[metric], "not measured", Text(reason, style="dim"))
+    console.print(table)
     console.print(Text(" · ".join(notes), style="dim"))
+    for note in scores.notes:
+        console.print(Text(note, style="dim"))
 
 
 def print_report(console: Console, report: Report, title: str) -> None:
     """A run's figures, then its cost."""
     found = report.results
     console.print(Text(title, style="bold"))
-    console.print(_estimates(found.metrics))
+    console.print(_estimates(found.metrics, found.groups))
     console.print(Text(" · ".join(_notes(found.n, found.groups, found.missing)), style="dim"))
     console.print()
     table = Table.grid(padding=(0, 2))
@@ -76,7 +86,7 @@ def print_comparison(console: Console, found: Comparison, a: str, b: str, cap: s
             f"{one.a:.2f}",
             f"{one.b:.2f}",
             f"{one.diff:+.2f}",
-            f"[{one.ci95[0]:+.2f}, {one.ci95[1]:+.2f}]",
+            _bounds(one.ci95, "{:+.2f}") if found.groups > 1 else "one group: unknown",
             _p(one.p),
             _p(found.p_holm[name]),
         )
@@ -87,6 +97,58 @@ def print_comparison(console: Console, found: Comparison, a: str, b: str, cap: s
             notes.append(f"{empty} of {label} empty, scored 0")
     notes.append("p: sign-flip test over groups")
     console.print(Text(" · ".join(notes), style="dim"))
+    if found.judged is not None:
+        console.print()
+        _print_judge(console, found.judged)
+
+
+def _print_judge(console: Console, judged: JudgeSummary) -> None:
+    """What the judge said, and beside it how far to trust it."""
+    rows = {
+        "judge prefers A (ties half)": _share(judged.win_share),
+        "  A, tie, B": f"{judged.wins_a}, {judged.ties}, {judged.wins_b} of {judged.items}",
+        "  p": "not measured" if judged.p is None else _p(judged.p),
+        "  not judged": f"{judged.unjudged} ({judged.unparsed} replies unclear, "
+        f"{judged.failed} failed)",
+        "  both orders agree": _percent(judged.consistency),
+        "  first place wins": _percent(judged.first_place),
+        "  longer answer wins": f"{_share(judged.longer)} of {judged.longer_items} decided",
+    }
+    table = Table.grid(padding=(0, 2))
+    for label, value in rows.items():
+        table.add_row(Text(label), Text(value))
+    console.print(table)
+    if 2 * judged.judged < judged.items:
+        console.print(Text("Most pairs were not judged: this model is no judge.", style="bold"))
+
+
+def _share(one: Estimate | None) -> str:
+    if one is None:
+        return "not measured"
+    return f"{100 * one.mean:.1f} % [{100 * one.ci95[0]:.1f}, {100 * one.ci95[1]:.1f}]"
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{100 * value:.1f} %"
+
+
+def print_tradeoff(
+    console: Console, systems: Sequence[System], quality_label: str, cost_label: str
+) -> None:
+    """A line for each system, best quality first; what no other beats on both is marked."""
+    front = pareto(systems)
+    table = _table("", quality_label, "95% CI", cost_label, "95% CI", "not beaten")
+    for one in sorted(systems, key=lambda one: -one.quality):
+        cost = ("not measured", "")
+        if one.cost is not None:
+            cost = (f"{one.cost:.3g}", _bounds(one.cost_ci95, "{:.3g}"))
+        quality = (f"{one.quality:.2f}", _bounds(one.quality_ci95, "{:.2f}"))
+        table.add_row(Text(one.name), *quality, *cost, "yes" if one in front else "")
+    console.print(table)
+
+
+def _bounds(ci95: tuple[float, float] | None, form: str) -> str:
+    return "" if ci95 is None else f"[{form.format(ci95[0])}, {form.format(ci95[1])}]"
 
 
 @contextmanager
@@ -113,12 +175,14 @@ def eval_progress(name: str) -> Iterator[Callable[[int, int], None] | None]:
         yield update
 
 
-def _estimates(metrics: Mapping[str, Estimate] | Mapping[str, Estimate | Seeds]) -> Table:
+def _estimates(
+    metrics: Mapping[str, Estimate] | Mapping[str, Estimate | Seeds], groups: int
+) -> Table:
     seeds = any(isinstance(one, Seeds) for one in metrics.values())
     table = _table("", "mean", "95% CI", *(["SD of seeds"] if seeds else []))
     for name, one in metrics.items():
-        low, high = one.ci95
-        cells = [NAMES.get(name, name), f"{one.mean:.2f}", f"[{low:.2f}, {high:.2f}]"]
+        bounds = _bounds(one.ci95, "{:.2f}") if groups > 1 else "one group: unknown"
+        cells = [NAMES.get(name, name), f"{one.mean:.2f}", bounds]
         table.add_row(*cells, *([f"{one.sd:.2f}"] if isinstance(one, Seeds) else []))
     return table
 

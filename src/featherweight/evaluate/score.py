@@ -4,16 +4,19 @@ A longer answer and a shorter one are not compared fairly by ROUGE alone, so wor
 reported, and `cap` gives the row in which all systems may write equally much.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from featherweight.engines.types import Engine
 from featherweight.errors import DataError
+from featherweight.evaluate.judge import JudgeSummary, Pair, judge, judge_summary
 from featherweight.evaluate.predictions import Joined, Reference, join, read_references
 from featherweight.evaluate.rouge import ROUGE, rouge
+from featherweight.evaluate.semantic import Semantic, semantic
 from featherweight.evaluate.statistics import (
     Difference,
     Estimate,
@@ -52,22 +55,19 @@ class Cap:
         return text if len(parts) <= limit else " ".join(parts[:limit])
 
 
-def measure(
-    predictions: Sequence[str], references: Sequence[Reference], cap: Cap | None = None
-) -> Floats:
+def measure(predictions: Sequence[str], references: Sequence[Reference]) -> Floats:
     """Every metric of every answer: [n, len(METRICS)], ROUGE in percent points."""
-    if cap is not None:
-        predictions = [
-            cap(text, reference.general)
-            for text, reference in zip(predictions, references, strict=True)
-        ]
     lengths = np.array([[len(words(text))] for text in predictions], dtype=np.float64)
     return np.hstack([rouge(predictions, [reference.text for reference in references]), lengths])
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One system's means; of several runs (seeds) the means over all of them."""
+    """One system's means; of several runs (seeds) the means over all of them.
+
+    `not_measured` names metrics with the reason; `measured` counts the items of a metric that not
+    every item has (an empty answer has no faithfulness); `notes` are signatures and warnings.
+    """
 
     n: int
     groups: int
@@ -75,16 +75,22 @@ class Scores:
     empty: int
     runs: int
     metrics: Mapping[str, Estimate | Seeds]
+    measured: Mapping[str, int]
+    not_measured: Mapping[str, str]
+    notes: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: n, groups, and each metric's mean and interval."""
-        metrics = {}
+        metrics: dict[str, Any] = {}
         for name, found in self.metrics.items():
             metrics[name] = {"mean": found.mean, "ci95": list(found.ci95)}
+            if name in self.measured:
+                metrics[name]["n"] = self.measured[name]
             if isinstance(found, Seeds):
                 metrics[name] |= {"seed_sd": found.sd, "runs": list(found.runs)}
         counts = {"n": self.n, "groups": self.groups, "missing": self.missing, "empty": self.empty}
-        return {**counts, "metrics": metrics}
+        more = {"not_measured": dict(self.not_measured), "notes": list(self.notes)}
+        return {**counts, "metrics": metrics, **more}
 
 
 def score(
@@ -93,32 +99,58 @@ def score(
     cap: Cap | None = None,
     allow_missing: bool = False,
     seed: int = 0,
+    wanted: Semantic | None = None,
 ) -> Scores:
-    """Score one file, or several runs of one system that differ in their seed only."""
+    """Score one file, or several runs of one system that differ in their seed only.
+
+    `wanted` adds what needs encoders or sources. Raises `DataError` for files that do not fit.
+    """
     joined = join(predictions, read_references(references), allow_missing)
-    tables = [measure(texts, joined.references, cap) for texts in joined.predictions]
-    by_metric = np.stack(tables, axis=-1).transpose(1, 0, 2)  # [metrics, n, runs]
-    return summarise(dict(zip(METRICS, by_metric, strict=True)), joined, seed)
-
-
-def summarise(columns: Mapping[str, Floats], joined: Joined, seed: int = 0) -> Scores:
-    """Means of `columns`, name to [n, runs], with intervals."""
-    groups = joined.groups
-    runs = len(joined.predictions)
-    metrics: dict[str, Estimate | Seeds]
-    if runs == 1:
-        found = estimates(np.hstack(list(columns.values())), groups, seed=seed)
-        metrics = dict(zip(columns, found, strict=True))
-    else:
-        metrics = {name: over_seeds(column, groups, seed=seed) for name, column in columns.items()}
+    texts = [_capped(run, joined.references, cap) for run in joined.predictions]
+    tables = np.stack([measure(run, joined.references) for run in texts], axis=-1)
+    columns = dict(zip(METRICS, tables.transpose(1, 0, 2), strict=True))  # name to [n, runs]
+    more = [semantic(joined, run, wanted or Semantic()) for run in texts]
+    for name in more[0].columns:
+        values = [run.columns[name] for run in more]
+        columns[name] = np.array(values, dtype=np.float64).T  # None becomes NaN
+    found, measured = _means(columns, joined.groups, seed)
     return Scores(
         n=len(joined.ids),
-        groups=len(set(groups)),
+        groups=len(set(joined.groups)),
         missing=joined.missing,
         empty=sum(joined.empty),
-        runs=runs,
-        metrics=metrics,
+        runs=len(texts),
+        metrics=found,
+        measured=measured,
+        not_measured=more[0].not_measured,
+        notes=list(dict.fromkeys(note for run in more for note in run.notes)),
     )
+
+
+def _means(
+    columns: Mapping[str, Floats], groups: Sequence[str], seed: int
+) -> tuple[dict[str, Estimate | Seeds], dict[str, int]]:
+    """Each column's mean over the items that have it in every run, and how many where not all."""
+    found: dict[str, Estimate | Seeds] = {}
+    measured: dict[str, int] = {}
+    for name, column in columns.items():
+        there = [bool(row.all()) for row in np.isfinite(column)]
+        if not all(there):
+            measured[name] = sum(there)
+        if not any(there):
+            continue
+        kept, of = column[there], [group for group, has in zip(groups, there, strict=True) if has]
+        if column.shape[1] == 1:
+            [found[name]] = estimates(kept, of, seed=seed)
+        else:
+            found[name] = over_seeds(kept, of, seed=seed)
+    return found, measured
+
+
+def _capped(texts: Sequence[str], references: Sequence[Reference], cap: Cap | None) -> list[str]:
+    if cap is None:
+        return list(texts)
+    return [cap(text, of.general) for text, of in zip(texts, references, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +163,7 @@ class Comparison:
     empty: tuple[int, int]
     metrics: Mapping[str, Difference]
     p_holm: Mapping[str, float]
+    judged: JudgeSummary | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `diff` is A - B."""
@@ -146,7 +179,10 @@ class Comparison:
             for name, found in self.metrics.items()
         }
         counts = {"n": self.n, "groups": self.groups, "missing": self.missing}
-        return {**counts, "empty": list(self.empty), "metrics": metrics}
+        found = {**counts, "empty": list(self.empty), "metrics": metrics}
+        if self.judged is not None:
+            found["judge"] = asdict(self.judged)
+        return found
 
 
 def compare(
@@ -156,10 +192,17 @@ def compare(
     cap: Cap | None = None,
     allow_missing: bool = False,
     seed: int = 0,
+    engine: Engine | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """A - B for every metric, paired by item and clustered by group."""
+    """A - B for every metric, paired by item and clustered by group.
+
+    An `engine` is asked as judge as well; what it says has biases of its own, which are reported
+    with it.
+    """
     joined = join([a, b], read_references(references), allow_missing)
-    first, second = (measure(texts, joined.references, cap) for texts in joined.predictions)
+    texts = [_capped(run, joined.references, cap) for run in joined.predictions]
+    first, second = (measure(run, joined.references) for run in texts)
     differences = paired(first, second, joined.groups, seed=seed)
     adjusted = holm([found.p for found in differences])
     return Comparison(
@@ -169,4 +212,24 @@ def compare(
         empty=(joined.empty[0], joined.empty[1]),
         metrics=dict(zip(METRICS, differences, strict=True)),
         p_holm=dict(zip(METRICS, map(float, adjusted), strict=True)),
+        judged=None if engine is None else _judged(engine, joined, texts, seed, progress),
     )
+
+
+def _judged(
+    engine: Engine,
+    joined: Joined,
+    texts: Sequence[Sequence[str]],
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> JudgeSummary:
+    pairs = [
+        Pair(name, of.query or "Summarize the meeting.", a, b, of.text, of.group)
+        for name, of, a, b in zip(joined.ids, joined.references, *texts, strict=True)
+    ]
+    found = []
+    for judgement in judge(engine, pairs):
+        found.append(judgement)
+        if progress is not None:
+            progress(len(found), len(pairs))
+    return judge_summary(found, seed=seed)

@@ -8,6 +8,7 @@ run's `predictions.jsonl` carries the engine's name, the prompt's hash and the d
 references are given.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from featherweight.engines.types import Message
@@ -36,10 +37,13 @@ def qmsum_instruct(
     rows, file_hash = meetings(data, split)
     written = {} if references is None else _written(references)
     examples: list[Example] = []
+    sources: dict[str, str] = {}
     for row in rows:
         if limit is not None and len(examples) >= limit:
             break
-        examples += _examples(row, words, written, references)
+        turns = spoken(row)
+        sources[row.key("meeting_id")] = "\n".join(filter(None, turns))
+        examples += _examples(row, turns, words, written, references)
     return Task(
         name="qmsum-instruct",
         kind="summary",
@@ -52,6 +56,7 @@ def qmsum_instruct(
             "data_sha256": file_hash,
             "references_sha256": None if references is None else sha256(references),
         },
+        sources=sources,
     )
 
 
@@ -66,7 +71,7 @@ def prompt(text: str, length: str) -> list[Message]:
 
 
 def _examples(
-    row: Row, words: int, written: dict[str, Row], references: Path | None
+    row: Row, turns: Sequence[str], words: int, written: dict[str, Row], references: Path | None
 ) -> list[Example]:
     whole = [
         query
@@ -75,7 +80,7 @@ def _examples(
     ]
     if not whole:
         return []
-    meeting, turns = row.key("meeting_id"), spoken(row)
+    meeting = row.key("meeting_id")
     text = clipped(turns, spread(turns, words), words)
     found = []
     for length in LENGTHS:

@@ -63,10 +63,13 @@ def qmsum(
     """
     rows, file_hash = meetings(data, split)
     examples: list[Example] = []
+    sources: dict[str, str] = {}
     for row in rows:
         if limit is not None and len(examples) >= limit:
             break
-        examples += _examples(row, input, words)
+        turns = spoken(row)
+        sources[row.key("meeting_id")] = "\n".join(filter(None, turns))
+        examples += _examples(row, turns, input, words)
     return Task(
         name="qmsum",
         kind="summary",
@@ -78,6 +81,7 @@ def qmsum(
             "words": None if input == "full" else words,
             "data_sha256": file_hash,
         },
+        sources=sources,
     )
 
 
@@ -113,9 +117,8 @@ def _official(path: Path) -> Row:
     return Row({"meeting_id": path.stem, **data}, str(path))
 
 
-def _examples(row: Row, input: Input, words: int) -> list[Example]:
+def _examples(row: Row, turns: Sequence[str], input: Input, words: int) -> list[Example]:
     meeting = row.key("meeting_id")
-    turns = spoken(row)
     budget = None if input == "full" else words
     found = []
     for kind, tag in (("general_query_list", "g"), ("specific_query_list", "s")):

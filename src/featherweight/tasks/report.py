@@ -9,23 +9,33 @@ from typing import Any
 from featherweight.engines.identity import identity
 from featherweight.engines.types import Engine
 from featherweight.evaluate.cost import Cost, Price, Usage, as_json, cost, peak_rss, peak_vram
+from featherweight.evaluate.statistics import Estimate, estimates
 from featherweight.tasks.results import Results, results
-from featherweight.tasks.run import Progress, prompts_sha256, run_task, versions
+from featherweight.tasks.run import Outcome, Progress, prompts_sha256, run_task, versions
 from featherweight.tasks.store import Store, locked
 from featherweight.tasks.types import Task
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A run's figures and cost; `failed` examples, by id with the reason, are in neither."""
+    """A run's figures and cost; `failed` examples, by id with the reason, are in neither.
+
+    `per_item` is what an item costs on average, in seconds, flops and usd as far as measured.
+    """
 
     results: Results
     cost: Cost
+    per_item: Mapping[str, Estimate]
     failed: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: n, groups, missing, metrics, cost."""
-        return {**self.results.to_json(), "cost": as_json(self.cost)}
+        per_item = {k: {"mean": v.mean, "ci95": list(v.ci95)} for k, v in self.per_item.items()}
+        return {
+            **self.results.to_json(),
+            "cost": as_json(self.cost),
+            "cost_per_item": per_item,
+        }
 
 
 def evaluate(
@@ -71,7 +81,7 @@ def evaluate(
             peak_rss_bytes=peak_rss(),
             peak_vram_bytes=peak_vram(),
         )
-        report = Report(found, spent, outcome.failed)
+        report = Report(found, spent, _per_item(task, outcome, spent, seed), outcome.failed)
         store.write_manifest(
             {
                 "run": run,
@@ -82,6 +92,18 @@ def evaluate(
             }
         )
     return report
+
+
+def _per_item(task: Task, outcome: Outcome, spent: Cost, seed: int) -> dict[str, Estimate]:
+    """Mean cost of an item with its interval, groups drawn whole as for quality."""
+    group = {example.id: example.group or example.id for example in task.examples}
+    groups = [group.get(name, name) for name in outcome.rows]
+    columns = {"seconds": spent.items.wall, "flops": spent.items.flops, "usd": spent.items.usd}
+    return {
+        name: estimates(column[:, None], groups, seed=seed)[0]
+        for name, column in columns.items()
+        if column is not None
+    }
 
 
 def _usage(row: Mapping[str, Any]) -> Usage:

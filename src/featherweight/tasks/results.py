@@ -52,7 +52,11 @@ def results(task: Task, outcome: Outcome, seed: int = 0) -> Results:
         answered = [example for example in task.examples if example.id in rows]
         groups = [example.group or example.id for example in answered]
         pairs = [(example, rows[example.id]) for example in answered]
-        metrics = (_choice if task.kind == "choice" else _summary)(pairs, groups, seed)
+        metrics = (
+            _choice(pairs, groups, seed)
+            if task.kind == "choice"
+            else _summary(task, pairs, groups, seed)
+        )
     return Results(len(groups), len(set(groups)), len(outcome.failed), metrics)
 
 
@@ -82,7 +86,9 @@ def _choice(pairs: list[tuple[Example, Row]], groups: list[str], seed: int) -> d
     return _means(columns, groups, seed)
 
 
-def _summary(pairs: list[tuple[Example, Row]], groups: list[str], seed: int) -> dict[str, Estimate]:
+def _summary(
+    task: Task, pairs: list[tuple[Example, Row]], groups: list[str], seed: int
+) -> dict[str, Estimate]:
     texts = [row["prediction"] for _, row in pairs]
     lengths = [len(words(text)) for text in texts]
     if all(example.target is not None for example, _ in pairs):
@@ -93,6 +99,11 @@ def _summary(pairs: list[tuple[Example, Row]], groups: list[str], seed: int) -> 
         columns = dict(zip(METRICS, measure(texts, references).T.tolist(), strict=True))
     else:
         columns = {"words": list(map(float, lengths))}
+    if task.sources and all(lengths):
+        columns["compression"] = [
+            len(words(task.sources[group])) / count
+            for group, count in zip(groups, lengths, strict=True)
+        ]
     found = _means(columns, groups, seed)
     if all("length" in example.meta for example, _ in pairs):
         found |= _followed(pairs, groups, lengths, seed)

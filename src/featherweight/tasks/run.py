@@ -21,7 +21,7 @@ from featherweight.engines.types import Engine, Generation, Request
 from featherweight.evaluate.perplexity import CHUNK, chunks, rolling
 from featherweight.files import write_atomic
 from featherweight.tasks.choice import picked
-from featherweight.tasks.store import REFERENCES, Store
+from featherweight.tasks.store import REFERENCES, SOURCES, Store
 from featherweight.tasks.types import Example, Task
 
 Row = dict[str, Any]
@@ -80,7 +80,10 @@ def prompts_sha256(task: Task) -> str:
 
 
 def write_references(task: Task, folder: Path) -> None:
-    """Beside the predictions what they are scored against, for `featherweight score`."""
+    """Beside the predictions what they are scored against, for `featherweight score`.
+
+    `references.jsonl` has the targets, `sources.jsonl` the whole texts where the task knows them.
+    """
     rows = [
         {
             "id": example.id,
@@ -92,7 +95,14 @@ def write_references(task: Task, folder: Path) -> None:
         for example in task.examples
         if example.target is not None
     ]
-    write_atomic(folder / REFERENCES, b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    _write_rows(folder / REFERENCES, rows)
+    if task.sources:
+        sources = [{"group": group, "source": text} for group, text in task.sources.items()]
+        _write_rows(folder / SOURCES, sources)
+
+
+def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+    write_atomic(path, b"".join(orjson.dumps(row) + b"\n" for row in rows))
 
 
 def versions() -> dict[str, str]:

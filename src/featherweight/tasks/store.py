@@ -16,7 +16,8 @@ import orjson
 from featherweight.errors import FeatherweightError, OutputError
 from featherweight.files import check_writable, write_atomic
 
-MANIFEST, PREDICTIONS, REFERENCES = "manifest.json", "predictions.jsonl", "references.jsonl"
+MANIFEST, PREDICTIONS = "manifest.json", "predictions.jsonl"
+REFERENCES, SOURCES = "references.jsonl", "sources.jsonl"
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class Task:
 
     `kind` says how an answer is scored: summary (text against a target), choice (accuracy),
     text (perplexity). `settings` go into the manifest: split, input, template, and the sha256 of
-    every file read.
+    every file read. `sources` are the whole texts that are summarised, by group.
     """
 
     name: str
@@ -39,3 +39,4 @@ class Task:
     examples: tuple[Example, ...]
     max_tokens: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
