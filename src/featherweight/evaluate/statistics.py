@@ -124,7 +124,8 @@ def sign_flip(
     generator = np.random.default_rng([seed, 1])
     extreme = np.zeros(table.shape[1])
     for size in _blocks(resamples, number):
-        signs = generator.integers(0, 2, size=(size, number), dtype=np.int8) * 2.0 - 1.0
+        # int32: of smaller types a block's end drops drawn bits, and p would depend on BLOCK_BYTES
+        signs = generator.integers(0, 2, size=(size, number), dtype=np.int32) * 2.0 - 1.0
         extreme += (np.abs(signs @ sums) >= limit).sum(axis=0)
     return np.asarray((1 + extreme) / (1 + resamples))
 
