@@ -20,6 +20,7 @@ from featherweight.evaluate.cost import described
 from featherweight.evaluate.score import Comparison, Scores
 from featherweight.evaluate.statistics import Estimate, Seeds
 from featherweight.tasks.report import Report
+from featherweight.transcript.text import printable
 
 NAMES = {
     "rouge1": "ROUGE-1",
@@ -48,7 +49,7 @@ def print_scores(console: Console, scores: Scores, name: str, cap: str | None) -
         notes.append(f"{scores.empty} empty, scored 0")
     if scores.runs > 1:
         notes.append(f"{scores.runs} runs (seeds); the interval holds both, groups and seeds")
-    console.print(Text(name, style="bold"))
+    console.print(Text(printable(name), style="bold"))
     console.print(_estimates(scores.metrics))
     console.print(Text(" · ".join(notes), style="dim"))
 
@@ -68,7 +69,7 @@ def print_report(console: Console, report: Report, title: str) -> None:
 
 def print_comparison(console: Console, found: Comparison, a: str, b: str, cap: str | None) -> None:
     """A line for each metric, A - B."""
-    console.print(Text(f"A {a}\nB {b}", style="bold"))
+    console.print(Text(f"A {printable(a)}\nB {printable(b)}", style="bold"))
     table = _table("", "A", "B", "A - B", "95% CI", "p", "p (Holm)")
     for name, one in found.metrics.items():
         table.add_row(
