@@ -22,6 +22,7 @@ from featherweight.evaluate.score import Comparison, Scores
 from featherweight.evaluate.statistics import Estimate, Seeds
 from featherweight.evaluate.tradeoff import System, pareto
 from featherweight.tasks.report import Report
+from featherweight.transcript.text import printable
 
 NAMES = {
     "rouge1": "ROUGE-1",
@@ -53,7 +54,7 @@ def print_scores(console: Console, scores: Scores, name: str, cap: str | None) -
     if scores.runs > 1:
         notes.append(f"{scores.runs} runs (seeds); the interval holds both, groups and seeds")
     notes += [f"{NAMES[metric]} over {n} of them" for metric, n in scores.measured.items()]
-    console.print(Text(name, style="bold"))
+    console.print(Text(printable(name), style="bold"))
     table = _estimates(scores.metrics, scores.groups)
     for metric, reason in scores.not_measured.items():
         table.add_row(NAMES[metric], "not measured", Text(reason, style="dim"))
@@ -78,7 +79,7 @@ def print_report(console: Console, report: Report, title: str) -> None:
 
 def print_comparison(console: Console, found: Comparison, a: str, b: str, cap: str | None) -> None:
     """A line for each metric, A - B."""
-    console.print(Text(f"A {a}\nB {b}", style="bold"))
+    console.print(Text(f"A {printable(a)}\nB {printable(b)}", style="bold"))
     table = _table("", "A", "B", "A - B", "95% CI", "p", "p (Holm)")
     for name, one in found.metrics.items():
         table.add_row(

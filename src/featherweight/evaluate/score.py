@@ -4,6 +4,7 @@ A longer answer and a shorter one are not compared fairly by ROUGE alone, so wor
 reported, and `cap` gives the row in which all systems may write equally much.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class Cap:
         """From `N` or `N:M`. Raises `DataError` for anything else."""
         first, colon, second = text.partition(":")
         numbers = [first, second] if colon else [first, first]
-        if not all(number.isascii() and number.isdigit() and int(number) > 0 for number in numbers):
+        if not all(re.fullmatch("[1-9][0-9]{0,8}", number) for number in numbers):
             raise DataError(f"{text!r} is no word limit; write N or N:M, such as 60 or 60:110.")
         return cls(int(numbers[0]), int(numbers[1]))
 

@@ -66,8 +66,8 @@ def bootstrap_means(
 def estimates(
     values: ArrayLike, groups: Sequence[Hashable], resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Estimate]:
-    """The mean of every column of `values` [n, k] with its interval."""
-    table = np.asarray(values, dtype=np.float64)
+    """The mean of every column of `values` [n, k] with its interval; [n] is one column."""
+    table, _ = _checked(values, groups)
     draws = bootstrap_means(table, groups, resamples, seed)
     return [
         Estimate(float(mean), (float(low), float(high)))
@@ -82,10 +82,12 @@ def paired(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Difference]:
-    """Compare two systems on the same items, a column for each metric: [n, k] each."""
+    """Compare two systems on the same items, a column for each metric: [n, k] each, or [n]."""
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape:
         raise ValueError(f"paired tables differ in shape: {first.shape} and {second.shape}")
+    first, _ = _checked(first, groups)
+    second, _ = _checked(second, groups)
     difference = first - second
     bounds = interval(bootstrap_means(difference, groups, resamples, seed)).T
     p = sign_flip(difference, groups, resamples, seed)
@@ -124,7 +126,8 @@ def sign_flip(
     generator = np.random.default_rng([seed, 1])
     extreme = np.zeros(table.shape[1])
     for size in _blocks(resamples, number):
-        signs = generator.integers(0, 2, size=(size, number), dtype=np.int8) * 2.0 - 1.0
+        # int32: of smaller types a block's end drops drawn bits, and p would depend on BLOCK_BYTES
+        signs = generator.integers(0, 2, size=(size, number), dtype=np.int32) * 2.0 - 1.0
         extreme += (np.abs(signs @ sums) >= limit).sum(axis=0)
     return np.asarray((1 + extreme) / (1 + resamples))
 
