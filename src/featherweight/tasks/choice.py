@@ -98,6 +98,11 @@ def _example(row: Row, how: How) -> Example:
     question = row.text("question").strip()
     choices = row.choices("choices")
     answer = row.index("answer", len(choices))
+    if how == "generation" and len(choices) > len(LETTERS):
+        raise DataError(
+            f"{row.where}: {len(choices)} choices, more than letters to ask for; "
+            "score them by log-likelihood."
+        )
     return Example(
         id=row.key("id"),
         prompt=f"Question: {question}\nAnswer:"
