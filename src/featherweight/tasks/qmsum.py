@@ -8,7 +8,7 @@ What a model reads of a meeting is chosen here, the same in training and test:
   windows spread evenly over it (no place is more relevant than another), to a budget of words.
 
 Gold spans longer than the budget are cut by the same BM25. Window sizes were chosen on val
-(studies/baselines).
+(studies/baselines); a budget smaller than they are makes them smaller.
 """
 
 import hashlib
@@ -213,7 +213,7 @@ def located(
     lengths = [len(text.split()) for text in texts]
     if sum(lengths) <= words:
         return numbers
-    spans = windows(lengths, WINDOW, STRIDE)
+    spans = windows(lengths, min(WINDOW, words), min(STRIDE, words))
     scores = BM25Locator().scores(query, ["\n".join(texts[a:b]) for a, b in spans])
     packed = pack(spans, scores, lengths, words)
     # no window fits where one turn is longer than the budget: its beginning is read (`clipped`)
@@ -225,8 +225,9 @@ def spread(turns: Sequence[str], words: int) -> list[int]:
     lengths = [len(turn.split()) for turn in turns]
     if sum(lengths) <= words:
         return list(range(len(turns)))
-    spans = windows(lengths, EVEN_WINDOW, EVEN_WINDOW)
-    for count in range(max(1, words // EVEN_WINDOW), 0, -1):
+    size = max(1, min(EVEN_WINDOW, words // 2))  # beginning and end at least
+    spans = windows(lengths, size, size)
+    for count in range(max(1, words // size), 0, -1):
         picked = np.unique(np.linspace(0, len(spans) - 1, count).round().astype(int))
         chosen = sorted({turn for i in picked for turn in range(*spans[i])})
         if sum(lengths[turn] for turn in chosen) <= words:
