@@ -154,7 +154,10 @@ def prompt(text: str, query: str) -> list[Message]:
 def spoken(row: Row) -> list[str]:
     """The cleaned turns as a model reads them, `Speaker: text`; a turn of noise is empty."""
     transcript = meeting_transcript(row)
-    return [f"{turn.speaker}: {turn.text}" if turn.text else "" for turn in transcript.turns]
+    return [
+        f"{turn.speaker}: {turn.text}" if turn.text and turn.speaker else turn.text
+        for turn in transcript.turns
+    ]
 
 
 def meeting_transcript(row: Row) -> Transcript:
