@@ -93,11 +93,13 @@ def meetings(data: Path, split: str) -> tuple[list[Row], str]:
                 Row({"meeting_id": f"{split}_{i}", **row.data}, row.where)
                 for i, row in enumerate(read_rows(path))
             ]
+            _check_once(rows)
             return rows, sha256(path)
     files = sorted((folder / split).glob("*.json"))
     if not files:
         raise DataError(f"{folder} holds no {split}.jsonl.gz, {split}.jsonl or {split}/; {SOURCE}.")
     rows = [_official(file) for file in files]
+    _check_once(rows)
     joined = "".join(map(sha256, files))
     return rows, hashlib.sha256(joined.encode()).hexdigest()
 
@@ -111,6 +113,15 @@ def _official(path: Path) -> Row:
     if not isinstance(data, dict):
         raise DataError(f"{path}: not a meeting; get the file again.")
     return Row({"meeting_id": path.stem, **data}, str(path))
+
+
+def _check_once(rows: Sequence[Row]) -> None:
+    places: dict[str, str] = {}
+    for row in rows:
+        meeting = row.key("meeting_id")
+        if meeting in places:
+            raise DataError(f"{row.where}: {meeting!r} stands at {places[meeting]} too; keep one.")
+        places[meeting] = row.where
 
 
 def _examples(row: Row, input: Input, words: int) -> list[Example]:
