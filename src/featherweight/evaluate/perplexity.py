@@ -25,17 +25,20 @@ class TextScore:
 
 
 def rolling(engine: Engine, texts: Sequence[str]) -> Iterator[TextScore]:
-    """Every token of every text once, texts longer than the context in consecutive windows.
+    """Every token of every text once, texts longer than the context in windows.
 
-    A window begins after the last token of the one before, the first after the start token, as
-    lm-evaluation-harness does with a context of one token.
+    Windows as lm-evaluation-harness has them with a context of one token: the first begins after
+    the start token, each later one after the last token of the one before; the last one reaches
+    back as far as the context goes, and only its new tokens count. The last token of a window
+    takes a place in the context here, so windows are one token shorter than the harness's.
     """
     window = engine.context_length - 1
     for text in texts:
         ids = engine.encode(text)
-        first = list(engine.score_tokens([ids[:window]], start=True))
-        later = [ids[i - 1 : i + window] for i in range(window, len(ids), window)]
-        scored = [*first, *engine.score_tokens(later)]
+        scored = list(engine.score_tokens([ids[:window]], start=True))
+        spans = [(i, min(i + window, len(ids))) for i in range(window, len(ids), window)]
+        rows = engine.score_tokens(ids[end - window - 1 : end] for _, end in spans)
+        scored += [row[start - end :] for (start, end), row in zip(spans, rows, strict=True)]
         yield TextScore(math.fsum(map(math.fsum, scored)), sum(map(len, scored)))
 
 

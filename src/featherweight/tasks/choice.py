@@ -32,7 +32,15 @@ SETS = {
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_TOKENS = 8
-_LETTER = re.compile(r"\W*(?:(?:the )?(?:correct |right )?answer(?: is)?\W+)?([A-Z])(?![A-Za-z'’])")
+_LEAD = re.compile(
+    r"[\s*_:>(\[\"'“‘]*"
+    r"(?:(?:the )?(?:(?:correct|right) )?(?:answer|choice|option)\b(?: is\b)?[\s*_:(\[\"'“‘]*)?",
+    re.IGNORECASE,
+)
+_LETTER = re.compile(
+    r"[A-Z](?:\W*$|[)\]:]|[^\w\s]+\s|\s*\n|\s+[^\w\s]|\s+(?:is|because)\b)", re.IGNORECASE
+)
+_PAUSE = r"\s*(?:[,.;:!?(\n]|$)"
 
 
 def choice(
@@ -90,6 +98,11 @@ def _example(row: Row, how: How) -> Example:
     question = row.text("question").strip()
     choices = row.choices("choices")
     answer = row.index("answer", len(choices))
+    if how == "generation" and len(choices) > len(LETTERS):
+        raise DataError(
+            f"{row.where}: {len(choices)} choices, more than letters to ask for; "
+            "score them by log-likelihood."
+        )
     return Example(
         id=row.key("id"),
         prompt=f"Question: {question}\nAnswer:"
@@ -109,10 +122,28 @@ def ask(question: str, choices: tuple[str, ...]) -> list[Message]:
 
 
 def picked(answer: str, choices: tuple[str, ...]) -> int | None:
-    """The choice that a generated answer names: a letter first, or a choice in full; else None."""
-    if found := _LETTER.match(answer):
-        index = LETTERS.index(found[1])
-        return index if index < len(choices) else None
-    said = answer.strip().strip(".!\"'").casefold()
-    same = [i for i, text in enumerate(choices) if text.strip().casefold() == said]
-    return same[0] if len(same) == 1 else None
+    """The choice that a generated answer names, else None.
+
+    By its letter, alone or set off by a mark or a line's end ("B", "(b)", "The answer is C."), or
+    by its text in full, alone or before a mark ("Yes, because"). A word that looks like a letter
+    ("A dog", "I think") is none, unless that choice's own text follows it.
+    """
+    texts = [_plain(text) for text in choices]
+    lead = _LEAD.match(answer)
+    rest = answer[lead.end() :] if lead else answer
+    for said in (_plain(answer), _plain(rest)):
+        if len(said) > 1 and texts.count(said) == 1:
+            return texts.index(said)
+    letter = LETTERS.find(rest[0].upper()) if rest else -1
+    if 0 <= letter < len(choices):
+        own = rf".\s+{re.escape(texts[letter])}(?!\w)"
+        if _LETTER.match(rest) or re.match(own, rest.casefold()):
+            return letter
+    begun = [text for text in texts if text and re.match(re.escape(text) + _PAUSE, rest.casefold())]
+    longest = max(begun, key=len, default=None)
+    return texts.index(longest) if longest and texts.count(longest) == 1 else None
+
+
+def _plain(text: str) -> str:
+    """For comparing: neither case nor marks around it count."""
+    return text.strip(" \t\r\n.,;:!\"'“”‘’()*_").casefold()

@@ -8,7 +8,7 @@ What a model reads of a meeting is chosen here, the same in training and test:
   windows spread evenly over it (no place is more relevant than another), to a budget of words.
 
 Gold spans longer than the budget are cut by the same BM25. Window sizes were chosen on val
-(studies/baselines).
+(studies/baselines); a budget smaller than they are makes them smaller.
 """
 
 import hashlib
@@ -97,11 +97,13 @@ def meetings(data: Path, split: str) -> tuple[list[Row], str]:
                 Row({"meeting_id": f"{split}_{i}", **row.data}, row.where)
                 for i, row in enumerate(read_rows(path))
             ]
+            _check_once(rows)
             return rows, sha256(path)
     files = sorted((folder / split).glob("*.json"))
     if not files:
         raise DataError(f"{folder} holds no {split}.jsonl.gz, {split}.jsonl or {split}/; {SOURCE}.")
     rows = [_official(file) for file in files]
+    _check_once(rows)
     joined = "".join(map(sha256, files))
     return rows, hashlib.sha256(joined.encode()).hexdigest()
 
@@ -115,6 +117,15 @@ def _official(path: Path) -> Row:
     if not isinstance(data, dict):
         raise DataError(f"{path}: not a meeting; get the file again.")
     return Row({"meeting_id": path.stem, **data}, str(path))
+
+
+def _check_once(rows: Sequence[Row]) -> None:
+    places: dict[str, str] = {}
+    for row in rows:
+        meeting = row.key("meeting_id")
+        if meeting in places:
+            raise DataError(f"{row.where}: {meeting!r} stands at {places[meeting]} too; keep one.")
+        places[meeting] = row.where
 
 
 def _examples(row: Row, turns: Sequence[str], input: Input, words: int) -> list[Example]:
@@ -157,7 +168,10 @@ def prompt(text: str, query: str) -> list[Message]:
 def spoken(row: Row) -> list[str]:
     """The cleaned turns as a model reads them, `Speaker: text`; a turn of noise is empty."""
     transcript = meeting_transcript(row)
-    return [f"{turn.speaker}: {turn.text}" if turn.text else "" for turn in transcript.turns]
+    return [
+        f"{turn.speaker}: {turn.text}" if turn.text and turn.speaker else turn.text
+        for turn in transcript.turns
+    ]
 
 
 def meeting_transcript(row: Row) -> Transcript:
@@ -216,7 +230,7 @@ def located(
     lengths = [len(text.split()) for text in texts]
     if sum(lengths) <= words:
         return numbers
-    spans = windows(lengths, WINDOW, STRIDE)
+    spans = windows(lengths, min(WINDOW, words), min(STRIDE, words))
     scores = BM25Locator().scores(query, ["\n".join(texts[a:b]) for a, b in spans])
     packed = pack(spans, scores, lengths, words)
     # no window fits where one turn is longer than the budget: its beginning is read (`clipped`)
@@ -228,8 +242,9 @@ def spread(turns: Sequence[str], words: int) -> list[int]:
     lengths = [len(turn.split()) for turn in turns]
     if sum(lengths) <= words:
         return list(range(len(turns)))
-    spans = windows(lengths, EVEN_WINDOW, EVEN_WINDOW)
-    for count in range(max(1, words // EVEN_WINDOW), 0, -1):
+    size = max(1, min(EVEN_WINDOW, words // 2))  # beginning and end at least
+    spans = windows(lengths, size, size)
+    for count in range(max(1, words // size), 0, -1):
         picked = np.unique(np.linspace(0, len(spans) - 1, count).round().astype(int))
         chosen = sorted({turn for i in picked for turn in range(*spans[i])})
         if sum(lengths[turn] for turn in chosen) <= words:
