@@ -91,23 +91,21 @@ def means(tables, groups, rows) -> dict:
 
 def comparisons(compact, large, groups, rows) -> list[dict]:
     """Every compact system minus every large one; Holm over all of them and the four ROUGEs."""
+    pairs = [
+        (i, j)
+        for i, a in enumerate(SYSTEMS)
+        for j, b in enumerate(SYSTEMS)
+        if b.large and not a.large
+    ]
+    first = np.hstack([compact[i][rows, : len(ROUGE)] for i, _ in pairs])
+    second = np.hstack([large[j][rows, : len(ROUGE)] for _, j in pairs])
+    differences = iter(paired(first, second, groups[rows], FLIPS))
     found = []
-    for i, a in enumerate(SYSTEMS):
-        for j, b in enumerate(SYSTEMS):
-            if a.large or not b.large:
-                continue
-            differences = paired(compact[i][rows], large[j][rows], groups[rows], FLIPS)
-            for name, d in zip(ROUGE, differences, strict=False):
-                found.append(
-                    {
-                        "a": a.name,
-                        "b": b.name,
-                        "metric": name,
-                        "diff": d.diff,
-                        "ci95": d.ci95,
-                        "p": d.p,
-                    }
-                )
+    for i, j in pairs:
+        names = {"a": SYSTEMS[i].name, "b": SYSTEMS[j].name}
+        for metric in ROUGE:
+            d = next(differences)
+            found.append({**names, "metric": metric, "diff": d.diff, "ci95": d.ci95, "p": d.p})
     for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
         row["p_holm"] = float(p)
     return found
