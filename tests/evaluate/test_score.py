@@ -99,8 +99,8 @@ def test_cap_keeps_the_first_words(text: str, limit: int, general: bool) -> None
 # ---- what is measured
 
 
-def reference(text: str, general: bool = False) -> Reference:
-    return Reference(text, "m", general, "", "here")
+def reference(text: str) -> Reference:
+    return Reference(text, "m", False, "", "here")
 
 
 def test_measure_is_google_and_a_count_of_words() -> None:
@@ -112,15 +112,9 @@ def test_measure_is_google_and_a_count_of_words() -> None:
     assert METRICS == ("rouge1", "rouge2", "rougeL", "rougeLsum", "words")
 
 
-def test_general_questions_may_be_answered_at_length() -> None:
-    answers = ["one two three four five"] * 2
-    questions = [reference("one two three four five"), reference("one two three four five", True)]
-    short, long = measure(answers, questions, Cap(2, 4))
-    assert (short[4], long[4]) == (2, 4)
-    assert short[0] == pytest.approx(100 * 2 * 2 / 7) and long[0] == pytest.approx(100 * 8 / 9)
-    assert measure(answers, questions)[:, 4].tolist() == [5, 5]
+def test_texts_that_do_not_pair() -> None:
     with pytest.raises(ValueError):
-        measure(answers, questions[:1], Cap(2, 4))
+        measure(["one", "two"], [reference("one")])
 
 
 # ---- score
@@ -172,6 +166,17 @@ def test_the_limit_makes_lengths_equal(files: Files) -> None:
     free, cut = (score([long], files.references, cap) for cap in (None, Cap(5, 8)))
     assert free.metrics["words"].mean > 120
     assert cut.metrics["words"].mean == pytest.approx((21 * 5 + 12 * 8) / 33)
+
+
+def test_general_questions_may_be_answered_at_length(tmp_path: Path) -> None:
+    text = "one two three four five"
+    rows = [{"id": 1, "reference": text}, {"id": 2, "reference": text, "general": True}]
+    references = write(tmp_path / "r", rows)
+    path = write(tmp_path / "p", [{"id": n, "prediction": text} for n in (1, 2)])
+    found = score([path], references, Cap(2, 4)).metrics
+    assert found["words"].ci95 == (2, 4)
+    assert found["rouge1"].ci95 == pytest.approx((100 * 2 * 2 / 7, 100 * 2 * 4 / 9))
+    assert score([path], references).metrics["words"].ci95 == (5, 5)
 
 
 def test_an_empty_answer_scores_0_and_is_counted(tmp_path: Path) -> None:
