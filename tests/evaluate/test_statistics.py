@@ -145,11 +145,15 @@ def test_a_seed_decides_everything() -> None:
     a, groups = clustered(9, SIZES, 2)
     b, _ = clustered(10, SIZES, 2)
 
+    alike = np.tile([1.0, 2.0, 4.0, 7.0, 11.0], (len(groups), 1))  # runs alone are drawn
+
     def found(seed: int) -> list[object]:
         return [
             estimates(a, groups, 500, seed),
-            paired(a, b, groups, 500, seed),
+            [one.ci95 for one in paired(a, b, groups, 500, seed)],
+            sign_flip(a - b, groups, 500, seed).tolist(),
             over_seeds(a, groups, 500, seed),
+            over_seeds(alike, groups, 500, seed),
         ]
 
     assert found(3) == found(3)
