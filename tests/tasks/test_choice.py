@@ -71,16 +71,19 @@ def test_the_samples(data: Path, name: str) -> None:
         assert example.id.startswith(f"{name}-valid-")
         assert example.choices[:2] == ("yes", "no")
         assert example.target == example.choices[example.meta["answer"]]
-    assert [e.id for e in choice(name, data, limit=5).examples] == [
-        e.id for e in task.examples[:5]
-    ]
+    assert [e.id for e in choice(name, data, limit=5).examples] == [e.id for e in task.examples[:5]]
 
 
 def test_splits_and_packed_files(tmp_path: Path) -> None:
     put(tmp_path, [row(id="packed")], "valid.jsonl.gz")
     put(tmp_path, [row(id="plain")], "test.jsonl")
     put(tmp_path, [row(id="tuning")], "train.jsonl")
-    for split, id in (("val", "packed"), ("valid", "packed"), ("test", "plain"), ("train", "tuning")):
+    for split, id in (
+        ("val", "packed"),
+        ("valid", "packed"),
+        ("test", "plain"),
+        ("train", "tuning"),
+    ):
         assert choice("arc", tmp_path, split).examples[0].id == id
     put(tmp_path, [row(id="short")], "val.jsonl")
     (tmp_path / "tasks" / "arc" / "valid.jsonl.gz").unlink()
@@ -190,7 +193,13 @@ def test_choices_that_are_hard_to_tell_apart() -> None:
     assert picked("yes, but later", ("yes", "yes, but later")) == 1
     assert picked("yes, but. So", ("yes", "yes, but")) == 1
     assert picked("A cat", ("cat", "dog")) == 0 and picked("A dog", ("cat", "dog")) is None
-    assert [picked(x, ("-3", "3", "$5")) for x in ("-3", "3", "3.", "$5", "5")] == [0, 1, 1, 2, None]
+    assert [picked(x, ("-3", "3", "$5")) for x in ("-3", "3", "3.", "$5", "5")] == [
+        0,
+        1,
+        1,
+        2,
+        None,
+    ]
     assert picked("The answer is $5.", ("4", "$5")) == 1
     assert picked("E", ("D", "E")) == 1  # no fifth choice: a text
     assert picked("B", ("B", "A")) == 1  # the letter was asked for

@@ -35,7 +35,10 @@ def test_articles_begin_at_titles_of_the_first_level() -> None:
     ("before", "after"),
     [
         ("a @-@ b 1 @,@ 000 2 @.@ 5", "a-b 1,000 2.5"),
-        ("one , two ; three : four . Five ! Six ? Seven", "one, two; three: four. Five! Six? Seven"),
+        (
+            "one , two ; three : four . Five ! Six ? Seven",
+            "one, two; three: four. Five! Six? Seven",
+        ),
         ("It ended . \n", "It ended.\n"),
         ("at the end .", "at the end ."),  # nothing follows: the harness leaves it
         ("( a lot ) and [ b ] and { c }", "(a lot) and [b] and {c}"),
