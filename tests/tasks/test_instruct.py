@@ -1,6 +1,7 @@
 """QMSum-instruct: three lengths a meeting, human references or an engine's."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_the_prompt_says_the_words(length: str) -> None:
 
 def test_lengths_do_not_overlap() -> None:
     ranges = list(LENGTHS.values())
-    assert all(a[1] < b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a[1] < b[0] for a, b in pairwise(ranges))
 
 
 def test_limit_takes_whole_meetings(data: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_the_samples(data: Path) -> None:
         for example in task.examples:
             turns = whole[example.group or ""]
             chosen = example.meta["turns"]
-            assert chosen == sorted(set(chosen)) and 0 <= chosen[0] and chosen[-1] < len(turns)
+            assert chosen == sorted(set(chosen)) and chosen[0] >= 0 and chosen[-1] < len(turns)
             words = sum(len(line.split()) for line in read(example))
             if input == "full":
                 assert chosen == list(range(len(turns)))
@@ -192,7 +193,7 @@ def test_gold_longer_than_the_budget_is_cut_by_relevance(tmp_path: Path) -> None
 def test_located_is_in_reading_order_and_within_the_budget(turns: list[str], words: int) -> None:
     chosen = located(turns, "price", words)
     assert chosen == sorted(set(chosen))
-    assert 0 < len(chosen) and len(clipped(turns, chosen, words).split()) <= words
+    assert chosen and len(clipped(turns, chosen, words).split()) <= words
     if sum(len(turn.split()) for turn in turns) <= words:
         assert chosen == list(range(len(turns)))
 
@@ -244,7 +245,7 @@ def test_spread_covers_the_first_to_the_last_evenly(words: int) -> None:
     assert chosen[0] == 0 and chosen[-1] == 599
     assert sum(lengths[i] for i in chosen) <= words
     starts = [i for i in chosen if i - 1 not in chosen]
-    gaps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(starts)]
     assert len(starts) >= 2 and max(gaps) <= 1.4 * min(gaps)
     if words == 900:
         assert len(starts) == 6  # windows of 150

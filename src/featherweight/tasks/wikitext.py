@@ -68,10 +68,8 @@ def wikitext(name: str, data: Path, split: str = "val", limit: int | None = None
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path} ({error}); get the file again.") from None
-    if name == "wikitext2-tokens":
-        pages = [text] if text.strip() else []
-    else:
-        pages = articles(text)
+    found = [text] if name == "wikitext2-tokens" else articles(text)
+    pages = [page for page in found if page.strip()]
     examples = [
         Example(
             id=f"{split}/{number}",
