@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any
 
 from featherweight.engines import Delta, Generation, Prompt, Request
 from featherweight.engines.types import failed
@@ -83,6 +84,44 @@ class ScriptedEngine:
     def read(self) -> str:
         """Everything it was asked, joined."""
         return "\n".join(text_of(request) for request in self.asked)
+
+
+class ScoringEngine(ScriptedEngine):
+    """Also knows how likely a text is: a token for each word of a continuation, and for each
+    letter of running text."""
+
+    def __init__(
+        self,
+        likelihood: Callable[[str, str], float] = lambda prompt, word: -len(word) / 4,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.likelihood = likelihood
+        self.scored: list[tuple[Prompt, str]] = []
+        self.rows: list[tuple[int, ...]] = []
+
+    def score(self, pairs: Iterable[tuple[Prompt, str]]) -> Iterator[tuple[float, ...]]:
+        for prompt, continuation in pairs:
+            self.scored.append((prompt, continuation))
+            text = text_of(Request(prompt))
+            yield tuple(self.likelihood(text, word) for word in continuation.split())
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(map(ord, text))
+
+    def score_tokens(
+        self, rows: Iterable[Sequence[int]], start: bool = False
+    ) -> Iterator[tuple[float, ...]]:
+        for row in rows:
+            known = (0, *row) if start else tuple(row)
+            assert 1 <= len(known) <= self.context_length
+            self.rows.append(known)
+            yield tuple(letter_likelihood(token) for token in known[1:])
+
+
+def letter_likelihood(token: int) -> float:
+    """What `ScoringEngine` says of a letter, whatever comes before it."""
+    return -(1 + token % 7) / 8
 
 
 def text_of(request: Request) -> str:

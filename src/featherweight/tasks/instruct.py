@@ -105,4 +105,10 @@ def _examples(
 
 
 def _written(path: Path) -> dict[str, Row]:
-    return {row.key("id"): row for row in read_rows(path)}
+    found: dict[str, Row] = {}
+    for row in read_rows(path):
+        name = row.key("id")
+        if name in found:
+            raise DataError(f"{row.where}: {name!r} stands at {found[name].where} too; keep one.")
+        found[name] = row
+    return found

@@ -176,9 +176,12 @@ def spoken(row: Row) -> list[str]:
 
 def meeting_transcript(row: Row) -> Transcript:
     """The meeting's turns, cleaned; turn numbers are those of the annotations."""
-    turns = {"meeting_transcripts": row.data.get("meeting_transcripts")}
+    turns = row.data.get("meeting_transcripts")
+    if not isinstance(turns, list):
+        raise DataError(f"{row.where}: it has no list 'meeting_transcripts'; is it of QMSum?")
     try:
-        return clean(parse_transcript(orjson.dumps(turns), source=row.where))
+        raw = orjson.dumps({"meeting_transcripts": turns})
+        return clean(parse_transcript(raw, source=row.where))
     except TranscriptError as error:
         raise DataError(f"{row.where}: no QMSum meeting ({error})") from None
 

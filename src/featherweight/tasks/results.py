@@ -46,8 +46,8 @@ def results(task: Task, outcome: Outcome, seed: int = 0) -> Results:
         reason = next(iter(outcome.failed.values()), "no example was answered")
         raise DataError(f"{task.name}: nothing to score; {reason}")
     if task.kind == "text":
-        groups = list(rows)
-        metrics = _text(task, list(rows.values()), groups, seed)
+        groups = sorted(rows)  # not as answered: the bootstrap's draws follow the order
+        metrics = _text(task, [rows[id] for id in groups], groups, seed)
     else:
         answered = [example for example in task.examples if example.id in rows]
         groups = [example.group or example.id for example in answered]

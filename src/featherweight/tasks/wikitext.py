@@ -15,6 +15,8 @@ the published ones.
 
 import gzip
 import re
+import zlib
+from itertools import pairwise
 from pathlib import Path
 
 from featherweight.errors import DataError
@@ -64,9 +66,10 @@ def wikitext(name: str, data: Path, split: str = "val", limit: int | None = None
     raw = path.read_bytes()
     try:
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path} ({error}); get the file again.") from None
-    pages = [text] if name == "wikitext2-tokens" else articles(text)
+    found = [text] if name == "wikitext2-tokens" else articles(text)
+    pages = [page for page in found if page.strip()]
     examples = [
         Example(
             id=f"{split}/{number}",
@@ -77,7 +80,7 @@ def wikitext(name: str, data: Path, split: str = "val", limit: int | None = None
         for number, page in enumerate(pages[:limit])
     ]
     if not examples:
-        raise DataError(f"{path}: no article in it; get the file again.")
+        raise DataError(f"{path}: no text of WikiText in it; get the file again.")
     return Task(
         name=name,
         kind="text",
@@ -97,7 +100,7 @@ def _file(data: Path, split: str) -> Path:
 def articles(text: str) -> list[str]:
     """The file cut before each title of the first level (` = Title = `)."""
     starts = [found.start() for found in _TITLE.finditer(text)]
-    return [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+    return [text[a:b] for a, b in pairwise([*starts, len(text)])]
 
 
 def detokenised(text: str) -> str:
