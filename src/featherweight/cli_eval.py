@@ -175,7 +175,7 @@ def score(
     if json:
         print_json(found.to_json())
     else:
-        print_scores(console(), found, predictions[0].name, cap_words)
+        print_scores(console(), found, str(predictions[0]), cap_words)
 
 
 def compare(
@@ -216,7 +216,7 @@ def compare(
     if json:
         print_json(found.to_json())
     else:
-        print_comparison(console(), found, a.name, b.name, cap_words)
+        print_comparison(console(), found, str(a), str(b), cap_words)
 
 
 def tradeoff(

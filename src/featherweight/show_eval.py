@@ -45,6 +45,9 @@ NAMES = {
 }
 """What people read for each metric's name."""
 
+FEW = 15
+"""Below so many groups a percentile interval covers far less than it says."""
+
 
 def print_scores(console: Console, scores: Scores, name: str, cap: str | None) -> None:
     """A line for each metric."""
@@ -196,7 +199,9 @@ def _table(*columns: str) -> Table:
 
 
 def _notes(n: int, groups: int, missing: int, cap: str | None = None) -> list[str]:
-    notes = [f"n {n}", f"{groups} groups"]
+    notes = [f"n {n}", f"{groups} group{'s' if groups != 1 else ''}"]
+    if 1 < groups < FEW:
+        notes.append("so few groups that the intervals are too narrow")
     if missing:
         notes.append(f"{missing} MISSING, left out")
     if cap:

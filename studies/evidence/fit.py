@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 from data import Meeting, load
-from measure import hits, prf
 from points import KINDS, points
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from featherweight.evaluate.evidence import hits, prf
 from featherweight.summarize import evidence, ranker
 from featherweight.summarize.features import SentenceIndex
 

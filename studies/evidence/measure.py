@@ -1,41 +1,7 @@
-"""Hits, micro precision, recall and F1, and bootstrap intervals over meetings."""
-
-from collections.abc import Sequence
+"""Bootstrap draws of whole meetings, for figures that are ratios of several counts."""
 
 import numpy as np
-from data import Span
 from numpy.typing import NDArray
-
-COUNTS = ("predicted", "right", "gold", "found")
-
-
-def overlap(a: Span, b: Span) -> int:
-    return max(0, min(a[2], b[2]) - max(a[1], b[1])) if a[0] == b[0] else 0
-
-
-def hits(predicted: Span, gold: Span) -> bool:
-    """At least half of the gold sentence's characters are in the predicted one, in one turn."""
-    return 2 * overlap(predicted, gold) >= gold[2] - gold[1]
-
-
-def sentence_counts(predicted: Sequence[Span], gold: Sequence[Span]) -> list[int]:
-    right = sum(any(hits(p, g) for g in gold) for p in predicted)
-    found = sum(any(hits(p, g) for p in predicted) for g in gold)
-    return [len(predicted), right, len(gold), found]
-
-
-def turn_counts(predicted: Sequence[Span], gold: Sequence[Span]) -> list[int]:
-    p, g = {s[0] for s in predicted}, {s[0] for s in gold}
-    return [len(p), len(p & g), len(g), len(p & g)]
-
-
-def prf(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Counts [..., 4] to (precision, recall, F1) [..., 3]."""
-    predicted, right, gold, found = np.moveaxis(counts.astype(float), -1, 0)
-    precision = right / np.maximum(predicted, 1)
-    recall = found / np.maximum(gold, 1)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    return np.stack([precision, recall, f1], axis=-1)
 
 
 def resamples(clusters: int, n: int = 2000, seed: int = 0) -> NDArray[np.float64]:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from data import Meeting, Span, load
-from measure import interval, prf, resamples, sentence_counts, turn_counts
+from measure import interval, resamples
 from points import KINDS, points
 from sklearn.metrics import roc_auc_score
 
+from featherweight.evaluate.evidence import prf, sentence_counts, turn_counts
 from featherweight.retrieve import BM25
 from featherweight.summarize.evidence import MOST, Evidence, EvidenceFinder
 from featherweight.summarize.ranker import coefficients

@@ -132,7 +132,13 @@ def _predictions(
                 f"{row.where}: {name!r} is not among the references; name the references that "
                 "belong to these predictions."
             )
-        found[name] = row.text("prediction", empty=allow_empty)
+        text = row.text("prediction", empty=True)
+        if not text.strip() and not allow_empty:
+            raise DataError(
+                f"{row.where}: 'prediction' is empty; finish the run, or add --allow-missing to "
+                "score it as 0."
+            )
+        found[name] = text
         places[name] = row.where
     if not found:
         raise DataError(f"{path}: no predictions in it; name the file that holds them.")
