@@ -240,7 +240,7 @@ def test_articles(tmp_path: Path) -> None:
         }
 
 
-@pytest.mark.parametrize(("size", "numbers"), [(10, 2), (25, 1), (64, 1)])
+@pytest.mark.parametrize(("size", "numbers"), [(10, 2), (12, 2), (24, 1), (64, 1)])
 def test_token_chunks_are_of_the_engines_tokens(tmp_path: Path, size: int, numbers: int) -> None:
     engine = ScoringEngine(context_length=size)
     text = "one that is longer a bit"
