@@ -62,7 +62,7 @@ def print_scores(console: Console, scores: Scores, name: str, cap: str | None) -
     for metric, reason in scores.not_measured.items():
         table.add_row(NAMES[metric], "not measured", Text(reason, style="dim"))
     console.print(table)
-    console.print(Text(" · ".join(notes), style="dim"))
+    _print_notes(console, notes, scores.groups)
     for note in scores.notes:
         console.print(Text(note, style="dim"))
 
@@ -72,7 +72,7 @@ def print_report(console: Console, report: Report, title: str) -> None:
     found = report.results
     console.print(Text(title, style="bold"))
     console.print(_estimates(found.metrics, found.groups))
-    console.print(Text(" · ".join(_notes(found.n, found.groups, found.missing)), style="dim"))
+    _print_notes(console, _notes(found.n, found.groups, found.missing), found.groups)
     console.print()
     table = Table.grid(padding=(0, 2))
     for label, value in described(report.cost).items():
@@ -100,7 +100,7 @@ def print_comparison(console: Console, found: Comparison, a: str, b: str, cap: s
         if empty:
             notes.append(f"{empty} of {label} empty, scored 0")
     notes.append("p: sign-flip test over groups")
-    console.print(Text(" · ".join(notes), style="dim"))
+    _print_notes(console, notes, found.groups)
     if found.judged is not None:
         console.print()
         _print_judge(console, found.judged)
@@ -200,13 +200,17 @@ def _table(*columns: str) -> Table:
 
 def _notes(n: int, groups: int, missing: int, cap: str | None = None) -> list[str]:
     notes = [f"n {n}", f"{groups} group{'s' if groups != 1 else ''}"]
-    if 1 < groups < FEW:
-        notes.append("so few groups that the intervals are too narrow")
     if missing:
         notes.append(f"{missing} MISSING, left out")
     if cap:
         notes.append(f"cut to {cap} words")
     return notes
+
+
+def _print_notes(console: Console, notes: list[str], groups: int) -> None:
+    console.print(Text(" · ".join(notes), style="dim"))
+    if 1 < groups < FEW:
+        console.print(Text("So few groups that the intervals are too narrow.", style="dim"))
 
 
 def _p(value: float) -> str:
