@@ -86,7 +86,7 @@ def test_a_run_over_questions(opened: Opened, data: Path, tmp_path: Path) -> Non
     (engine,) = opened.engines
     assert len(engine.asked) == 7 and engine.closed  # limit takes whole meetings
     assert all(request.max_tokens == 192 for request in engine.asked)
-    for said in ("qmsum", SPEC, "ROUGE-1", "ROUGE-Lsum", "words", "n 7", "1 groups", "95% CI"):
+    for said in ("qmsum", SPEC, "ROUGE-1", "ROUGE-Lsum", "words", "n 7", "1 group", "one group: unknown"):
         assert said in result.stdout, said
     assert "Prompt tokens" in result.stdout and "\x1b" not in result.stdout
     assert len(rows(tmp_path / "run")) == 7
@@ -98,9 +98,10 @@ def test_the_shape_of_json(opened: Opened, data: Path, tmp_path: Path) -> None:
     result = call(*qmsum(data, tmp_path, "--limit", 1, "--json"))
     assert (result.exit_code, result.stderr) == (0, "")
     found = json.loads(result.stdout)
-    assert set(found) == {"n", "groups", "missing", "metrics", "cost"}
+    assert set(found) == {"n", "groups", "missing", "metrics", "cost", "cost_per_item"}
     assert (found["n"], found["groups"], found["missing"]) == (7, 1, 0)
-    assert set(found["metrics"]) == {"rouge1", "rouge2", "rougeL", "rougeLsum", "words"}
+    named = {"rouge1", "rouge2", "rougeL", "rougeLsum", "words", "compression"}
+    assert set(found["metrics"]) == named
     for one in found["metrics"].values():
         assert set(one) == {"mean", "ci95"} and one["ci95"][0] <= one["mean"] <= one["ci95"][1]
     assert found["cost"]["prompt_tokens"] > 0 and found["cost"]["usd"] is None

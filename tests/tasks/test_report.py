@@ -61,7 +61,8 @@ def test_the_manifest_says_what_ran_and_what_came_out(tmp_path: Path) -> None:
     assert cost["prompt_tokens"] == sum(row["prompt_tokens"] for row in rows) > 0
     assert cost["seconds_total"] == pytest.approx(sum(row["wall"] for row in rows))
     told = json.loads(json.dumps(report.to_json()))
-    assert told == {key: found[key] for key in ("n", "groups", "missing", "metrics", "cost")}
+    assert set(told) == {"n", "groups", "missing", "metrics", "cost", "cost_per_item"}
+    assert told == {key: found[key] for key in told}
 
 
 def test_the_dtype_belongs_to_the_model(tmp_path: Path) -> None:
