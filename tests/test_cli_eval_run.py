@@ -86,7 +86,16 @@ def test_a_run_over_questions(opened: Opened, data: Path, tmp_path: Path) -> Non
     (engine,) = opened.engines
     assert len(engine.asked) == 7 and engine.closed  # limit takes whole meetings
     assert all(request.max_tokens == 192 for request in engine.asked)
-    for said in ("qmsum", SPEC, "ROUGE-1", "ROUGE-Lsum", "words", "n 7", "1 group", "one group: unknown"):
+    for said in (
+        "qmsum",
+        SPEC,
+        "ROUGE-1",
+        "ROUGE-Lsum",
+        "words",
+        "n 7",
+        "1 group",
+        "one group: unknown",
+    ):
         assert said in result.stdout, said
     assert "Prompt tokens" in result.stdout and "\x1b" not in result.stdout
     assert len(rows(tmp_path / "run")) == 7

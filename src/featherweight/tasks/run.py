@@ -43,8 +43,7 @@ def run_task(task: Task, engine: Engine, store: Store, progress: Progress | None
     again. Raises `EngineError` where the engine cannot do what the task needs at all.
     """
     items = _chunked(task, engine) if task.name == "wikitext2-tokens" else task.examples
-    todo = [example for example in items if example.id not in store.rows]
-    todo.sort(key=_size, reverse=True)
+    todo = by_size([example for example in items if example.id not in store.rows])
     if task.kind == "summary":
         write_references(task, store.folder)
     failed: dict[str, str] = {}
@@ -200,6 +199,11 @@ def _chunked(task: Task, engine: Engine) -> tuple[Example, ...]:
         Example(f"{whole.id}/{size}-{number}", "", meta={"ids": ids})
         for number, ids in enumerate(chunks(engine, whole.target or "", size)[:limit])
     )
+
+
+def by_size(examples: Sequence[Example]) -> list[Example]:
+    """Longest first, as they are sent."""
+    return sorted(examples, key=_size, reverse=True)
 
 
 def _size(example: Example) -> int:
