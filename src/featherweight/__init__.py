@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from featherweight.engines import Engine, Generation, Message, Request, load_engine
     from featherweight.errors import (
         ContextLengthError,
+        DataError,
         EngineError,
         FeatherweightError,
         OutputError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         Summary,
         summarize_transcript,
     )
+    from featherweight.tasks import Example, Task, load_task
     from featherweight.transcript import (
         Transcript,
         Turn,
@@ -38,10 +40,12 @@ __version__ = "0.1.0"
 __all__ = [
     "BM25Locator",
     "ContextLengthError",
+    "DataError",
     "Engine",
     "EngineError",
     "Evidence",
     "EvidenceFinder",
+    "Example",
     "FeatherweightError",
     "Generation",
     "Locator",
@@ -50,6 +54,7 @@ __all__ = [
     "Point",
     "Request",
     "Summary",
+    "Task",
     "Transcript",
     "TranscriptError",
     "Turn",
@@ -57,12 +62,13 @@ __all__ = [
     "__version__",
     "clean",
     "load_engine",
+    "load_task",
     "parse_transcript",
     "read_transcript",
     "summarize_transcript",
 ]
 
-_ROOMS = ("errors", "transcript", "engines", "retrieve", "summarize")  # the light ones first
+_ROOMS = ("errors", "transcript", "engines", "retrieve", "tasks", "summarize")  # the light ones first
 
 
 def __getattr__(name: str) -> Any:
