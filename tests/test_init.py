@@ -31,7 +31,7 @@ def test_type_checkers_see_the_same_names(root: Path) -> None:
     source = (root / "src" / "featherweight" / "__init__.py").read_text()
     block = source.partition("if TYPE_CHECKING:")[2].partition("__version__")[0]
     named = set(re.findall(r"\b(?!from|import|featherweight)[A-Za-z]\w+\b(?!\.)", block))
-    rooms = {"engines", "errors", "retrieve", "summarize", "transcript"}
+    rooms = {"engines", "errors", "retrieve", "summarize", "tasks", "transcript"}
     assert named - rooms == set(featherweight.__all__) - {"__version__"}
 
 

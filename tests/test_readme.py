@@ -77,6 +77,17 @@ def test_every_piece_of_python_runs(code: str) -> None:
     assert "True" in done.stdout
 
 
+@pytest.mark.e2e
+@pytest.mark.model
+def test_the_python_of_the_evaluation_guide_runs(folder: Path) -> None:
+    guide = (ROOT / "docs" / "evaluation.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", guide, re.DOTALL | re.MULTILINE)
+    code = code.replace("runs/python", str(folder / "python"))
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("{}")  # nothing failed
+
+
 def test_every_link_leads_somewhere() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     assert links

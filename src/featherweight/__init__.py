@@ -68,7 +68,8 @@ __all__ = [
     "summarize_transcript",
 ]
 
-_ROOMS = ("errors", "transcript", "engines", "retrieve", "tasks", "summarize")  # the light ones first
+# the light ones first
+_ROOMS = ("errors", "transcript", "engines", "retrieve", "tasks", "summarize")
 
 
 def __getattr__(name: str) -> Any:
