@@ -261,7 +261,6 @@ def test_a_limit_that_is_none(references: Path, answers: Answers, command: str, 
         ["score", "--predictions", "a", "--references", "a", "--seed", "x"],
         ["compare", "--references", "a"],
         ["compare", "a", "--references", "a"],
-        ["compare", "a", "b"],
         ["compare", "a", "b", "c", "--references", "a"],
         ["compare", "a", "b", "--references", "a", "--nonsense"],
     ],
@@ -338,3 +337,37 @@ def test_names_with_escape_sequences(references: Path, answers: Answers) -> None
     assert text.count("caf.jsonl\n") == 3 and "\x1b" not in text and "\a" not in text
     path.write_text("?")
     assert "\x1b" not in refused(1, "score", "--predictions", path, "--references", references)
+
+
+def choices(tmp_path: Path, name: str, right: list[int], **more: Any) -> Path:
+    rows = [{"id": i, "scores": {"accuracy": float(r), **more}} for i, r in enumerate(right)]
+    return write(tmp_path / name, rows)
+
+
+def test_multiple_choice_is_compared_by_its_own_scores(tmp_path: Path) -> None:
+    a = choices(tmp_path, "a.jsonl", [1, 1, 1, 0, 1, 1, 1, 1])
+    b = choices(tmp_path, "b.jsonl", [0, 1, 0, 0, 0, 0, 0, 0])
+    found = json.loads(printed("compare", a, b, "--json"))
+    assert (found["n"], found["groups"], found["missing"]) == (8, 8, 0)
+    accuracy = found["metrics"]["accuracy"]
+    assert (accuracy["a"], accuracy["b"], accuracy["diff"]) == (87.5, 12.5, 75.0)
+    assert accuracy["p"] == 2 / 2**6  # six pairs differ, all one way: exact
+    assert "accuracy %" in printed("compare", a, b)
+
+
+def test_multiple_choice_with_groups_counts_groups(tmp_path: Path) -> None:
+    rows = [{"id": i, "group": f"g{i % 3}", "scores": {"accuracy": i % 2}} for i in range(9)]
+    path = write(tmp_path / "a.jsonl", rows)
+    assert json.loads(printed("compare", path, path, "--json"))["groups"] == 3
+
+
+def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
+    a = choices(tmp_path, "a.jsonl", [1, 1, 0])
+    short = choices(tmp_path, "short.jsonl", [1, 1])
+    assert "a.jsonl line 3: '2' is not in" in refused(1, "compare", a, short)
+    assert json.loads(printed("compare", a, short, "--allow-missing", "--json"))["missing"] == 1
+    other = choices(tmp_path, "other.jsonl", [1, 1, 0], accuracy_norm=1.0)
+    assert "other.jsonl line 1: its scores are" in refused(1, "compare", a, other)
+    texts = write(tmp_path / "texts.jsonl", [{"id": 0, "prediction": "x"}])
+    assert "add --references" in refused(1, "compare", texts, texts)
+    assert "add --references" in refused(2, "compare", a, a, "--cap-words", "5")

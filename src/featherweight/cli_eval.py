@@ -181,7 +181,10 @@ def score(
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="Predictions of one system.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="Predictions of another.")],
-    references: Annotated[Path, typer.Option(help="Rows with id and reference.")],
+    references: Annotated[
+        Path | None,
+        typer.Option(help="Rows with id and reference; leave out for multiple choice."),
+    ] = None,
     cap_words: CapWords = None,
     judge: Annotated[
         str | None,
@@ -194,9 +197,14 @@ def compare(
     """Compare two systems on the same questions: A - B, paired, with p values."""
     from featherweight.engines import load_engine
     from featherweight.evaluate.score import compare as compare_files
+    from featherweight.evaluate.score import compare_scored
     from featherweight.show_eval import eval_progress, print_comparison
 
     cap = _cap(cap_words)
+    if references is None:
+        with usage_errors():
+            if cap or judge:
+                raise DataError("--cap-words and --judge need texts; add --references FILE.")
     try:
         engine = None if judge is None else load_engine(judge)
     except UnknownModelError as error:
@@ -205,8 +213,12 @@ def compare(
         fail(error)
     try:
         with eval_progress("judge") if engine else nullcontext() as progress:
-            found = compare_files(
-                a, b, references, cap, allow_missing, seed, engine=engine, progress=progress
+            found = (
+                compare_scored(a, b, allow_missing, seed)
+                if references is None
+                else compare_files(
+                    a, b, references, cap, allow_missing, seed, engine=engine, progress=progress
+                )
             )
     except FeatherweightError as error:
         fail(error)

@@ -73,6 +73,7 @@ def test_answers_are_stored_with_what_made_them(tmp_path: Path) -> None:
         assert row.pop("wall") >= 0 and row.pop("seconds") == 0.0
         assert row == {
             "id": example.id,
+            "group": example.group,
             "prediction": f"said {example.prompt}",
             "model": "scripted",
             "prompt_sha256": prompt_sha256(example),

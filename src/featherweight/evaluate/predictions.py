@@ -54,7 +54,7 @@ def read_references(path: Path) -> dict[str, Reference]:
     for row in read_rows(path):
         name = row.key(*IDS)
         if name in found:
-            raise _repeated(row, name, found[name].where)
+            raise repeated(row, name, found[name].where)
         found[name] = Reference(
             text=row.text("reference", "target"),
             group=_group(row, name),
@@ -126,7 +126,7 @@ def _predictions(
     for row in read_rows(path):
         name = row.key(*IDS)
         if name in found:
-            raise _repeated(row, name, places[name])
+            raise repeated(row, name, places[name])
         if name not in references:
             raise DataError(
                 f"{row.where}: {name!r} is not among the references; name the references that "
@@ -145,5 +145,6 @@ def _predictions(
     return found
 
 
-def _repeated(row: Row, name: str, first: str) -> DataError:
+def repeated(row: Row, name: str, first: str) -> DataError:
+    """The error for an id that stands in two rows of one file."""
     return DataError(f"{row.where}: {name!r} stands at {first} already; keep one of the two.")

@@ -15,7 +15,14 @@ import numpy as np
 from featherweight.engines.types import Engine
 from featherweight.errors import DataError
 from featherweight.evaluate.judge import JudgeSummary, Pair, judge, judge_summary
-from featherweight.evaluate.predictions import Joined, Reference, join, read_references
+from featherweight.evaluate.predictions import (
+    IDS,
+    Joined,
+    Reference,
+    join,
+    read_references,
+    repeated,
+)
 from featherweight.evaluate.rouge import ROUGE, rouge
 from featherweight.evaluate.semantic import Semantic, semantic
 from featherweight.evaluate.statistics import (
@@ -29,6 +36,7 @@ from featherweight.evaluate.statistics import (
     paired,
 )
 from featherweight.evaluate.text import words
+from featherweight.rows import Row, read_rows
 
 METRICS = (*ROUGE, "words")
 
@@ -215,6 +223,70 @@ def compare(
         p_holm=dict(zip(METRICS, map(float, adjusted), strict=True)),
         judged=None if engine is None else _judged(engine, joined, texts, seed, progress),
     )
+
+
+def compare_scored(a: Path, b: Path, allow_missing: bool = False, seed: int = 0) -> Comparison:
+    """A - B where every row carries its own `scores` (a run of multiple choice, 0 or 1 each).
+
+    In percent points; clusters are the rows' `group`, else each row its own. Raises `DataError`
+    where the files' questions or scores differ.
+    """
+    first, second = _scored(a), _scored(b)
+    if unknown := [name for name in second if name not in first] or [
+        name for name in first if name not in second
+    ]:
+        there, other = (second, a) if unknown[0] in second else (first, b)
+        if not allow_missing:
+            raise DataError(
+                f"{there[unknown[0]].where}: {unknown[0]!r} is not in {other} ({len(unknown)} are "
+                "missing there); finish the run, or add --allow-missing to compare what both have."
+            )
+    kept = [name for name in first if name in second]
+    if not kept:
+        raise DataError(f"{a} and {b} have no question in common; name other files.")
+    names = list(first[kept[0]].data["scores"])
+    ours, theirs = (
+        np.array([_values(rows[name], names) for name in kept]) for rows in (first, second)
+    )
+    groups = [first[name].data.get("group") or name for name in kept]
+    differences = paired(ours, theirs, groups, seed=seed)
+    adjusted = holm([found.p for found in differences])
+    return Comparison(
+        n=len(kept),
+        groups=len(set(groups)),
+        missing=len(first.keys() | second.keys()) - len(kept),
+        empty=(0, 0),
+        metrics=dict(zip(names, differences, strict=True)),
+        p_holm=dict(zip(names, map(float, adjusted), strict=True)),
+    )
+
+
+def _scored(path: Path) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    for row in read_rows(path):
+        name = row.key(*IDS)
+        if not isinstance(row.data.get("scores"), dict):
+            raise DataError(
+                f"{row.where}: it has no 'scores'; add --references FILE to score texts, or name "
+                "the predictions of multiple choice."
+            )
+        if name in found:
+            raise repeated(row, name, found[name].where)
+        found[name] = row
+    if not found:
+        raise DataError(f"{path}: no predictions in it; name the file that holds them.")
+    return found
+
+
+def _values(row: Row, names: Sequence[str]) -> list[float]:
+    scores = row.data["scores"]
+    values = [scores.get(name) for name in names]
+    if not all(isinstance(value, int | float) for value in values) or len(scores) != len(names):
+        raise DataError(
+            f"{row.where}: its scores are {', '.join(scores)}, elsewhere {', '.join(names)}; "
+            "compare runs of one task, scored alike."
+        )
+    return [100.0 * value for value in values]
 
 
 def _judged(

@@ -57,7 +57,8 @@ def run_task(task: Task, engine: Engine, store: Store, progress: Progress | None
             failed[example.id] = row["error"]
         else:
             # the share of the run's wall time, so that a run in several parts adds up
-            store.add({"id": example.id, **row, "wall": now - last})
+            group = {} if example.group is None else {"group": example.group}
+            store.add({"id": example.id, **group, **row, "wall": now - last})
         last = now
         done += 1
         if progress is not None:
