@@ -21,6 +21,10 @@ TEXTS = {
     "wikitext2": ("word_perplexity", "byte_perplexity", "bits_per_byte"),
     "wikitext2-tokens": ("token_perplexity",),
 }
+NAMES = {
+    "smollm2": "SmolLM2-135M-Instruct, dequantised Q4_1",
+    "qwen": "Qwen2.5-Coder-0.5B-Instruct, dequantised Q4_K_M",
+}
 CHANCE = {"arc": 25.0, "obqa": 25.0, "ecqa": 20.0, "riddle": 20.0, "pubmedqa": 33.3}  # others 50
 
 
@@ -50,7 +54,7 @@ def keep(target: Path, manifest: Path) -> None:
 
 
 def markdown(models: list[Path]) -> str:
-    names = [model.name for model in models]
+    names = [NAMES.get(model.name, model.name) for model in models]
     lines = ["Accuracy in percent by log-likelihood: raw / for each character [95 % interval].", ""]
     lines += [
         f"| task | n | chance | {' | '.join(names)} |",
