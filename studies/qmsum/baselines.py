@@ -24,6 +24,7 @@ from featherweight.evaluate.predictions import Reference, read_references
 from featherweight.evaluate.score import METRICS, Cap, measure
 from featherweight.evaluate.statistics import estimates
 from featherweight.evaluate.tradeoff import System as Point
+from featherweight.evaluate.tradeoff import markdown as tradeoff_table
 from featherweight.evaluate.tradeoff import plot
 from featherweight.rows import read_rows
 from featherweight.tasks.qmsum import Input, qmsum
@@ -184,14 +185,11 @@ def draw(result, folder: Path) -> None:
                 family="large" if name in large else "ours" if spent else "compact or lead",
             )
         )
+    labels = {"quality_label": "ROUGE-Lsum, QMSum test", "cost_label": "seconds a query, two cores"}
+    title = "QMSum test, 281 queries: quality against cost"
     for suffix in (".png", ".svg"):
-        plot(
-            points,
-            folder / f"quality-cost{suffix}",
-            quality_label="ROUGE-Lsum, QMSum test",
-            cost_label="seconds a query, two cores",
-            title="QMSum test, 281 queries: quality against cost",
-        )
+        plot(points, folder / f"quality-cost{suffix}", title=title, **labels)
+    (folder / "quality-cost.md").write_text(tradeoff_table(points, **labels))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,8 @@ import random
 import pytest
 
 from featherweight.evaluate.instruction import (
-    Words,
-    count_words,
     in_order,
     in_range,
-    words_by_length,
 )
 
 RANGES = {
@@ -17,11 +14,6 @@ RANGES = {
     "short": (1, 60),
     "medium": (61, 150),
 }  # the order written is no order
-
-
-def test_words_are_what_people_count() -> None:
-    assert count_words("") == count_words(" \n - * –") == 0
-    assert count_words("- The group's budget: 25 €.\n- Remote-control, é") == 6
 
 
 def test_both_ends_are_in_range() -> None:
@@ -59,16 +51,10 @@ def test_several_answers_count_as_their_mean() -> None:
     assert in_order([("m", 1), ("m", 2), ("m", 2)], lengths, [10, 80, 50], RANGES) == {("m", 2): 0}
 
 
-def test_words_by_length() -> None:
-    found = words_by_length(["long", "short", "short", "short"], [200, 10, 30, 80], RANGES)
-    assert found == {"short": Words(3, 40, 30, 10, 80), "long": Words(1, 200, 200, 200, 200)}
-    assert list(found) == ["short", "long"]
-
-
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="no range of words for 'tiny'"):
         in_range(["tiny"], [3], RANGES)
     with pytest.raises(ValueError, match="'short' is 9 to 8"):
-        words_by_length(["short"], [3], {"short": (9, 8)})
+        in_range(["short"], [3], {"short": (9, 8)})
     with pytest.raises(ValueError, match="longer than argument 1"):
         in_order(["m"], ["short", "long"], [3, 4], RANGES)

@@ -3,30 +3,12 @@
 Plain numbers for each item or group, so that the caller bootstraps them like any metric.
 """
 
-from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean, median
+from statistics import fmean
 
 Ranges = Mapping[str, tuple[int, int]]
 """Fewest and most words for each length's name, both included: `{"short": (1, 60), ...}`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """How many words the answers of one length have."""
-
-    items: int
-    mean: float
-    median: float
-    fewest: int
-    most: int
-
-
-def count_words(text: str) -> int:
-    """Pieces between white space that hold a letter or digit: a list's dashes are no words."""
-    return sum(any(letter.isalnum() for letter in piece) for piece in text.split())
 
 
 def in_range(lengths: Sequence[str], words: Sequence[int], ranges: Ranges) -> list[int]:
@@ -60,21 +42,6 @@ def in_order(
         if len(means) > 1:
             result[group] = int(all(a < b for a, b in pairwise(means)))
     return result
-
-
-def words_by_length(
-    lengths: Sequence[str], words: Sequence[int], ranges: Ranges
-) -> dict[str, Words]:
-    """How many words the answers of each length have, shortest length first."""
-    _check(ranges, lengths)
-    counts: dict[str, list[int]] = defaultdict(list)
-    for length, count in zip(lengths, words, strict=True):
-        counts[length].append(count)
-    return {
-        length: Words(len(of), fmean(of), median(of), min(of), max(of))
-        for length in _ordered(ranges)
-        if (of := counts[length])
-    }
 
 
 def _ordered(ranges: Ranges) -> list[str]:

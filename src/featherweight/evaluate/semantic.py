@@ -13,9 +13,6 @@ from featherweight.evaluate.predictions import Joined, Reference
 from featherweight.evaluate.text import words
 from featherweight.rows import read_rows
 
-STYLES = ("summac-zs", "align")
-SEMANTIC = ("compression", "bertscore", "faithfulness")
-
 
 @dataclass(frozen=True, slots=True)
 class Semantic:
