@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherweight.evaluate.text import sentences, words
+from featherweight.evaluate.text import count_words, sentences, words
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,8 @@ def test_nothing_is_lost_and_line_breaks_do_not_matter(text: str) -> None:
 
 def test_words() -> None:
     assert words(" We  agreed,\nfinally. ") == ["We", "agreed,", "finally."]
+
+
+def test_words_are_what_people_count() -> None:
+    assert count_words("") == count_words(" \n - * –") == 0
+    assert count_words("- The group's budget: 25 €.\n- Remote-control, é") == 6

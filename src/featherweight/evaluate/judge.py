@@ -16,8 +16,8 @@ import numpy as np
 
 from featherweight.engines.types import Engine, Generation, Message, Request
 from featherweight.errors import EngineError
-from featherweight.evaluate.instruction import count_words
 from featherweight.evaluate.statistics import RESAMPLES, Estimate, estimates, sign_flip
+from featherweight.evaluate.text import count_words
 
 Verdict = Literal["first", "second", "tie"]
 """Which place won."""

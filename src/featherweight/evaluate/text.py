@@ -19,3 +19,8 @@ def sentences(text: str) -> list[str]:
 def words(text: str) -> list[str]:
     """Words as white space parts them."""
     return text.split()
+
+
+def count_words(text: str) -> int:
+    """Pieces between white space that hold a letter or digit: a list's dashes are no words."""
+    return sum(any(letter.isalnum() for letter in piece) for piece in text.split())
