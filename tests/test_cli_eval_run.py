@@ -107,7 +107,8 @@ def test_the_shape_of_json(opened: Opened, data: Path, tmp_path: Path) -> None:
     result = call(*qmsum(data, tmp_path, "--limit", 1, "--json"))
     assert (result.exit_code, result.stderr) == (0, "")
     found = json.loads(result.stdout)
-    assert set(found) == {"n", "groups", "missing", "metrics", "cost", "cost_per_item"}
+    counts = {"n", "groups", "missing", "empty", "cut_off"}
+    assert set(found) == {*counts, "metrics", "cost", "cost_per_item"}
     assert (found["n"], found["groups"], found["missing"]) == (7, 1, 0)
     named = {"rouge1", "rouge2", "rougeL", "rougeLsum", "words", "compression"}
     assert set(found["metrics"]) == named

@@ -82,14 +82,25 @@ def test_an_unknown_judge_is_wrong_usage(files: list[object]) -> None:
     assert result.stderr.startswith("error: 'nonsense' is no engine")
 
 
-def run(folder: Path, quality: float, seconds: float | None) -> Path:
-    folder.mkdir()
+def run(
+    folder: Path, quality: float, seconds: float | None, data: str = "d", missing: int = 0
+) -> Path:
+    folder.mkdir(parents=True)
     per_item = {}
     if seconds is not None:
         per_item["seconds"] = {"mean": seconds, "ci95": [seconds * 0.9, seconds * 1.1]}
     metrics = {"rougeLsum": {"mean": quality, "ci95": [quality - 1, quality + 1]}}
     (folder / "manifest.json").write_text(
-        json.dumps({"run": {}, "metrics": metrics, "cost_per_item": per_item})
+        json.dumps(
+            {
+                "run": {"task": "t", "settings": {"data_sha256": data}},
+                "n": 9,
+                "groups": 9,
+                "missing": missing,
+                "metrics": metrics,
+                "cost_per_item": per_item,
+            }
+        )
     )
     return folder
 
@@ -99,7 +110,8 @@ def test_tradeoff_marks_what_is_not_beaten(tmp_path: Path) -> None:
     runs.append(run(tmp_path / "d", 30, None))
     result = call("tradeoff", *runs)
     assert result.exit_code == 0
-    lines = {line.split()[0]: line for line in result.stdout.splitlines()[1:]}
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()[1:5]}
+    assert "n 9 · 9 groups" in result.stdout
     assert list(lines) == ["d", "b", "a", "c"]  # best quality first
     assert [name for name, line in lines.items() if line.endswith("yes")] == ["b", "a"]
     assert "not measured" in lines["d"] and "[24.00, 26.00]" in lines["b"]
@@ -135,3 +147,27 @@ def test_tradeoff_refuses_what_is_no_finished_run(tmp_path: Path, prepare, says:
 def test_tradeoff_names_the_metrics_that_there_are(tmp_path: Path) -> None:
     result = call("tradeoff", run(tmp_path / "a", 20, 1), "--quality", "accuracy")
     assert result.exit_code == 1 and "rougeLsum" in result.stderr
+
+
+def test_tradeoff_compares_like_with_like(tmp_path: Path) -> None:
+    runs = [run(tmp_path / "a", 20, 1), run(tmp_path / "b", 20, 1, data="other")]
+    result = call("tradeoff", *runs)
+    assert result.exit_code == 1 and "not runs of one task on the same data" in result.stderr
+
+
+def test_tradeoff_says_what_is_missing(tmp_path: Path) -> None:
+    runs = [run(tmp_path / "a", 20, 1), run(tmp_path / "b", 20, 1, missing=3)]
+    assert "b: 3 MISSING" in call("tradeoff", *runs).stdout
+
+
+def test_tradeoff_tells_folders_of_one_name_apart(tmp_path: Path) -> None:
+    runs = [run(tmp_path / "x" / "a", 20, 1), run(tmp_path / "y" / "a", 21, 2)]
+    text = call("tradeoff", *runs).stdout
+    assert "x/a" in text and "y/a" in text
+    again = call("tradeoff", runs[0], runs[0])
+    assert again.exit_code == 1 and "stands twice" in again.stderr
+
+
+def test_tradeoff_refuses_a_metric_of_which_less_is_better(tmp_path: Path) -> None:
+    result = call("tradeoff", run(tmp_path / "a", 20, 1), "--quality", "word_perplexity")
+    assert result.exit_code == 1 and "more is not better" in result.stderr

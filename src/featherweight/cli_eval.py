@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from enum import StrEnum
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,19 +57,25 @@ def eval(
         str, typer.Option(metavar="SPEC", help="See `featherweight models`.")
     ] = "smollm2-135m",
     data: Annotated[Path | None, typer.Option(help="Where the tasks' data lie.")] = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
-    input: Annotated[Input, typer.Option(help="QMSum: what is read of a meeting.")] = Input.located,
+    split: Annotated[str | None, typer.Option(help="train, val or test; val unless given.")] = None,
+    input: Annotated[
+        Input | None, typer.Option(help="QMSum: what is read of a meeting; located unless given.")
+    ] = None,
     words: Annotated[
         int | None, typer.Option(min=1, help="QMSum: at most so many words of it.")
     ] = None,
-    how: Annotated[How, typer.Option(help="Choices: how they are scored.")] = How.loglikelihood,
+    how: Annotated[
+        How | None, typer.Option(help="Choices: how they are scored; by loglikelihood.")
+    ] = None,
     references: Annotated[
         Path | None, typer.Option(help="QMSum-instruct: a run's predictions as references.")
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens that an answer may have.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many; of QMSum whole meetings.")
+    ] = None,
     prices: Annotated[
         Path | None, typer.Option(help="Dollars for tokens: a dated price table in JSON.")
     ] = None,
@@ -84,7 +91,6 @@ def eval(
     from featherweight.engines import load_engine
     from featherweight.show_eval import eval_progress, print_report
     from featherweight.tasks import evaluate, load_task
-    from featherweight.tasks.qmsum import WORDS
 
     with usage_errors():
         price = _price(prices, model, usd_per_hour)
@@ -92,13 +98,15 @@ def eval(
             task,
             data,
             split=split,
-            input=input.value,
-            words=words or WORDS,
-            how=how.value,
+            input=input.value if input else None,
+            words=words,
+            how=how.value if how else None,
             references=references,
             limit=limit,
         )
-        if max_tokens is not None and examples.max_tokens:
+        if max_tokens is not None:
+            if not examples.max_tokens:
+                raise DataError(f"{task} generates nothing; leave --max-tokens out.")
             examples = replace(examples, max_tokens=max_tokens)
     try:
         engine = load_engine(model)
@@ -243,18 +251,18 @@ def tradeoff(
     """Quality against cost of several runs, with intervals on both."""
     from featherweight.evaluate import tradeoff as drawing
     from featherweight.show_eval import NAMES, print_tradeoff
-    from featherweight.tasks.systems import system
+    from featherweight.tasks.systems import systems
 
     names = {"seconds": "seconds", "flops": "FLOPs", "usd": "US dollars"}
     of_quality, of_cost = NAMES.get(quality, quality), f"{names[cost.value]} an item"
     try:
-        found = [system(run, quality, cost.value) for run in runs]
+        found = systems(runs, quality, cost.value)
         if plot is not None:
-            drawing.plot(found, plot, quality_label=of_quality, cost_label=of_cost)
+            drawing.plot(found.systems, plot, quality_label=of_quality, cost_label=of_cost)
     except FeatherweightError as error:
         fail(error)
     if csv:
-        print(drawing.csv_text(found, quality_label=of_quality, cost_label=of_cost), end="")
+        print(drawing.csv_text(found.systems, quality_label=of_quality, cost_label=of_cost), end="")
     else:
         print_tradeoff(console(), found, of_quality, of_cost)
 
@@ -272,4 +280,6 @@ def _price(prices: Path | None, model: str, usd_per_hour: float | None) -> "Pric
 
     if prices is not None and usd_per_hour is not None:
         raise DataError("dollars come from --prices or from --usd-per-hour; leave one out.")
+    if usd_per_hour is not None and not isfinite(usd_per_hour):
+        raise DataError("--usd-per-hour must be a number of dollars.")
     return None if prices is None else read_prices(prices).price(model)

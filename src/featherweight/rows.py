@@ -59,6 +59,17 @@ class Row:
             return str(value)
         return self.text(*names)
 
+    def flag(self, name: str) -> bool:
+        """True or false; false where the column is missing or blank. In CSV it comes as text."""
+        value = self.data.get(name)
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        # "true" that counts as false would cut answers by the wrong limit, unseen
+        text = value.strip().lower() if isinstance(value, str) else None
+        if text not in ("", "true", "false"):
+            raise DataError(f"{self.where}: {name!r} is {value!r}; write true or false.")
+        return text == "true"
+
     def choices(self, name: str) -> tuple[str, ...]:
         """A list of at least two texts; where a format has no lists (CSV), written as JSON.
 

@@ -1,7 +1,7 @@
 """What the evaluation commands print: every figure with its interval, and n always."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -20,8 +20,9 @@ from featherweight.evaluate.cost import described
 from featherweight.evaluate.judge import JudgeSummary
 from featherweight.evaluate.score import Comparison, Scores
 from featherweight.evaluate.statistics import Estimate, Seeds
-from featherweight.evaluate.tradeoff import System, pareto
+from featherweight.evaluate.tradeoff import pareto
 from featherweight.tasks.report import Report
+from featherweight.tasks.systems import Systems
 from featherweight.transcript.text import printable
 
 NAMES = {
@@ -72,7 +73,12 @@ def print_report(console: Console, report: Report, title: str) -> None:
     found = report.results
     console.print(Text(title, style="bold"))
     console.print(_estimates(found.metrics, found.groups))
-    _print_notes(console, _notes(found.n, found.groups, found.missing), found.groups)
+    notes = _notes(found.n, found.groups, found.missing)
+    if found.empty:
+        notes.append(f"{found.empty} empty, scored 0")
+    if found.cut_off:
+        notes.append(f"{found.cut_off} cut off at the limit of tokens")
+    _print_notes(console, notes, found.groups)
     console.print()
     table = Table.grid(padding=(0, 2))
     for label, value in described(report.cost).items():
@@ -136,23 +142,26 @@ def _percent(value: float | None) -> str:
     return "not measured" if value is None else f"{100 * value:.1f} %"
 
 
-def print_tradeoff(
-    console: Console, systems: Sequence[System], quality_label: str, cost_label: str
-) -> None:
+def print_tradeoff(console: Console, found: Systems, quality_label: str, cost_label: str) -> None:
     """A line for each system, best quality first; what no other beats on both is marked."""
-    front = pareto(systems)
+    front = pareto(found.systems)
     table = _table("", quality_label, "95% CI", cost_label, "95% CI", "not beaten")
-    for one in sorted(systems, key=lambda one: -one.quality):
+    for one in sorted(found.systems, key=lambda one: -one.quality):
         cost = ("not measured", "")
         if one.cost is not None:
             cost = (f"{one.cost:.3g}", _bounds(one.cost_ci95, "{:.3g}"))
         quality = (f"{one.quality:.2f}", _bounds(one.quality_ci95, "{:.2f}"))
-        table.add_row(Text(one.name), *quality, *cost, "yes" if one in front else "")
+        table.add_row(Text(printable(one.name)), *quality, *cost, "yes" if one in front else "")
     console.print(table)
+    notes = _notes(found.n, found.groups, 0)
+    for one, missing in zip(found.systems, found.missing, strict=True):
+        if missing:
+            notes.append(f"{printable(one.name)}: {missing} MISSING, left out")
+    _print_notes(console, notes, found.groups)
 
 
 def _bounds(ci95: tuple[float, float] | None, form: str) -> str:
-    return "" if ci95 is None else f"[{form.format(ci95[0])}, {form.format(ci95[1])}]"
+    return "unknown" if ci95 is None else f"[{form.format(ci95[0])}, {form.format(ci95[1])}]"
 
 
 @contextmanager
@@ -194,7 +203,10 @@ def _estimates(
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        if number:
+            table.add_column(column, justify="right", no_wrap=True)
+        else:  # names give way, numbers never
+            table.add_column(column, overflow="fold")
     return table
 
 

@@ -27,7 +27,7 @@ from featherweight.evaluate.tradeoff import System as Point
 from featherweight.evaluate.tradeoff import markdown as tradeoff_table
 from featherweight.evaluate.tradeoff import plot
 from featherweight.rows import read_rows
-from featherweight.tasks.qmsum import Input, qmsum
+from featherweight.tasks.qmsum import WORDS, Input, qmsum
 
 HERE = Path(__file__).parent
 KEPT = ("id", "prediction", "finish_reason", "prompt_tokens", "completion_tokens", "seconds")
@@ -84,7 +84,9 @@ LEADS: dict[str, Input] = {
 def lead(data: Path, kind: Input, names: dict[str, str]) -> dict[str, str]:
     """The beginning of what a model would read, speakers' names left out."""
     found = {}
-    for example in qmsum(data, "test", kind).examples:
+    # gold spans whole: a budget would cut long ones before their beginning is taken
+    words = 10**6 if kind == "gold" else WORDS
+    for example in qmsum(data, "test", kind, words).examples:
         turns = example.prompt[0]["content"].split("\n\n")[1].split("\n")
         text = " ".join(turn.partition(": ")[2] for turn in turns)
         found[names[example.id]] = Cap.parse(CAP)(text, example.meta["general"])

@@ -1,4 +1,4 @@
-"""The scorer is right: 16 released systems score to their published digits; then compare them.
+"""The scorer is right: 12 released systems score to their published digits; then compare all 16.
 
 usage: rescore.py --data DIR [--output FOLDER]
 

@@ -50,7 +50,7 @@ def test_a_task_needs_its_data(tmp_path: Path, name: str) -> None:
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "own"
-    path.write_text('{"prompt": "Hi", "target": "Ho"}\n{"prompt": "Hm"}\n')
+    path.write_text('{"prompt": "Hi", "target": "Ho"}\n{"prompt": "Hm", "target": "Ha"}\n')
     assert len(load_task(str(path)).examples) == 2  # without a suffix too
     assert load_task(str(path), limit=1).examples[0].target == "Ho"
     with pytest.raises(DataError, match=r"cannot read .*missing\.jsonl"):
@@ -61,3 +61,20 @@ def test_an_unknown_name() -> None:
     with pytest.raises(DataError, match="'creaks' is neither a task nor a file") as error:
         load_task("creaks")
     assert all(name in str(error.value) for name in TASKS)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("qmsum", {"how": "generation"}, "--how"),
+        ("qmsum", {"references": Path("r")}, "--references"),
+        ("qmsum-instruct", {"input": "full"}, "--input"),
+        ("creak", {"words": 3}, "--words"),
+        ("wikitext2", {"how": "generation"}, "--how"),
+        ("own.jsonl", {"split": "test"}, "--split"),
+        ("own.jsonl", {"data": Path("d")}, "--data"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(name: str, options: dict, named: str) -> None:
+    with pytest.raises(DataError, match=f"{name} does not read {named}; leave it out"):
+        load_task(name, **{"data": None, **options})

@@ -78,14 +78,14 @@ def refused(folder: Path, rows: Rows, name: str = "own.jsonl") -> str:
 def test_summaries_in_every_form(tmp_path: Path, name: str) -> None:
     rows: Rows = [
         {"id": "a", "prompt": 'Was?\n"Ja", é', "target": "Ja.", "group": "m1", "source": "x"},
-        {"id": "b", "prompt": CHAT, "target": None, "group": "m1", "source": "y"},
+        {"id": "b", "prompt": CHAT, "target": "Nein.", "group": "m1", "source": "y"},
     ]
     if "parquet" in name:  # a column of Parquet has one type
         rows[0]["prompt"] = [{"role": "user", "content": rows[0]["prompt"]}]
     found = task(tmp_path, rows, name)
     assert found.examples == (
         Example("a", rows[0]["prompt"], "Ja.", "m1", meta={"source": "x"}),
-        Example("b", CHAT, None, "m1", meta={"source": "y"}),
+        Example("b", CHAT, "Nein.", "m1", meta={"source": "y"}),
     )
     assert (found.kind, found.name) == ("summary", name)
     assert found.settings == {"file": name, "sha256": sha256(tmp_path / name), "rows": 2}
@@ -304,3 +304,36 @@ def test_equal_choices_are_kept_as_published_sets_have_them(tmp_path: Path) -> N
     rows = [{"id": "a", "prompt": "p", "choices": ["x", "y", "x"], "answer": 0}]
     (tmp_path / "own.jsonl").write_text(json.dumps(rows[0]))
     assert own_task(tmp_path / "own.jsonl").examples[0].choices == ("x", "y", "x")
+
+
+def test_a_row_without_target_among_rows_with_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 2: it has no target, unlike .* line 1"):
+        task(tmp_path, [{"prompt": "p", "target": "t"}, {"prompt": "q", "target": None}])
+    with pytest.raises(DataError, match="line 2: it has a target, unlike"):
+        task(tmp_path, [{"prompt": "p"}, {"prompt": "q", "target": "t"}])
+
+
+def test_choices_to_be_named_follow_the_question_with_letters(tmp_path: Path) -> None:
+    rows: Rows = [
+        {"prompt": "1 + 1 =", "choices": ["1", "2"], "answer": 1},
+        {"prompt": CHAT, "choices": ["1", "2"], "answer": 1},
+    ]
+    (tmp_path / "own.jsonl").write_bytes(lines(rows))
+    found = own_task(tmp_path / "own.jsonl", how="generation")
+    plain, chat = (example.prompt for example in found.examples)
+    assert plain[-1]["content"].startswith("1 + 1 =\n\nA. 1\nB. 2\n")
+    assert list(chat[:-1]) == CHAT[:-1] and "A. 1\nB. 2" in chat[-1]["content"]
+    assert found.max_tokens > 0 and found.settings["how"] == "generation"
+    assert own_task(tmp_path / "own.jsonl").max_tokens == 0
+
+
+@pytest.mark.parametrize(("written", "meant"), [("true", True), ("False", False), ("", False)])
+def test_general_in_csv_is_true_or_false(tmp_path: Path, written: str, meant: bool) -> None:
+    (tmp_path / "own.csv").write_text(f"prompt,general\np,{written}\n")
+    assert own_task(tmp_path / "own.csv").examples[0].meta["general"] is meant
+
+
+def test_general_that_is_neither_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("prompt,general\np,perhaps\n")
+    with pytest.raises(DataError, match="line 2: 'general' is 'perhaps'"):
+        own_task(tmp_path / "own.csv")

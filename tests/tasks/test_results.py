@@ -94,11 +94,13 @@ def test_the_seed_is_of_the_interval_only() -> None:
 
 
 def test_as_plain_data() -> None:
-    found = Results(3, 2, 1, {"words": Estimate(1.5, (1.0, 2.0))})
+    found = Results(3, 2, 1, 0, 2, {"words": Estimate(1.5, (1.0, 2.0))})
     assert found.to_json() == {
         "n": 3,
         "groups": 2,
         "missing": 1,
+        "empty": 0,
+        "cut_off": 2,
         "metrics": {"words": {"mean": 1.5, "ci95": [1.0, 2.0]}},
     }
 

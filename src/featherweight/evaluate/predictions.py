@@ -58,24 +58,13 @@ def read_references(path: Path) -> dict[str, Reference]:
         found[name] = Reference(
             text=row.text("reference", "target"),
             group=_group(row, name),
-            general=_general(row),
+            general=row.flag("general"),
             query=row.text("query", empty=True) if row.data.get("query") is not None else "",
             where=row.where,
         )
     if not found:
         raise DataError(f"{path}: no references in it; name the file that holds them.")
     return found
-
-
-def _general(row: Row) -> bool:
-    value = row.data.get("general")
-    if value is None or isinstance(value, bool):
-        return bool(value)
-    # CSV has text only: "true" that counts as false would cut answers by the wrong limit, unseen
-    text = value.strip().lower() if isinstance(value, str) else None
-    if text not in ("", "true", "false"):
-        raise DataError(f"{row.where}: 'general' is {value!r}; write true or false.")
-    return text == "true"
 
 
 def _group(row: Row, name: str) -> str:
@@ -135,7 +124,7 @@ def _predictions(
         text = row.text("prediction", empty=True)
         if not text.strip() and not allow_empty:
             raise DataError(
-                f"{row.where}: 'prediction' is empty; finish the run, or add --allow-missing to "
+                f"{row.where}: 'prediction' is empty; fill it in, or add --allow-missing to "
                 "score it as 0."
             )
         found[name] = text

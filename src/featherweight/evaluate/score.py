@@ -14,7 +14,7 @@ import numpy as np
 
 from featherweight.engines.types import Engine
 from featherweight.errors import DataError
-from featherweight.evaluate.judge import JudgeSummary, Pair, judge, judge_summary
+from featherweight.evaluate.judge import PROMPT_SHA256, JudgeSummary, Pair, judge, judge_summary
 from featherweight.evaluate.predictions import (
     IDS,
     Joined,
@@ -173,6 +173,7 @@ class Comparison:
     metrics: Mapping[str, Difference]
     p_holm: Mapping[str, float]
     judged: JudgeSummary | None = None
+    judge: str | None = None  # the judge's name
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `diff` is A - B."""
@@ -188,9 +189,10 @@ class Comparison:
             for name, found in self.metrics.items()
         }
         counts = {"n": self.n, "groups": self.groups, "missing": self.missing}
-        found = {**counts, "empty": list(self.empty), "metrics": metrics}
+        found: dict[str, Any] = {**counts, "empty": list(self.empty), "metrics": metrics}
         if self.judged is not None:
-            found["judge"] = asdict(self.judged)
+            found["judge"] = {"model": self.judge, "prompt_sha256": PROMPT_SHA256}
+            found["judge"] |= asdict(self.judged)
         return found
 
 
@@ -222,6 +224,7 @@ def compare(
         metrics=dict(zip(METRICS, differences, strict=True)),
         p_holm=dict(zip(METRICS, map(float, adjusted), strict=True)),
         judged=None if engine is None else _judged(engine, joined, texts, seed, progress),
+        judge=None if engine is None else engine.name,
     )
 
 

@@ -1,5 +1,6 @@
 """From a task's name to its examples."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from featherweight.errors import DataError
@@ -17,32 +18,60 @@ def load_task(
     name: str,
     data: Path | None = None,
     *,
-    split: str = "val",
-    input: Input = "located",
-    words: int = WORDS,
-    how: How = "loglikelihood",
+    split: str | None = None,
+    input: Input | None = None,
+    words: int | None = None,
+    how: How | None = None,
     references: Path | None = None,
     limit: int | None = None,
 ) -> Task:
     """One of `TASKS` from the directory `data`, or the rows of a file of the user's own.
 
-    `input` and `words` say what a model reads of a QMSum meeting, `how` scores multiple choice,
-    `references` are an engine's for QMSum-instruct. Raises `DataError` for an unknown name, missing
-    data (with where they come from) and broken rows.
+    `split` is val unless given. `input` and `words` say what a model reads of a QMSum meeting
+    (located, 900), `how` scores multiple choice (loglikelihood), `references` are an engine's for
+    QMSum-instruct. Raises `DataError` for an unknown name, missing data (with where they come
+    from), broken rows, and for an option that the task does not read.
     """
+    options = {
+        "data": data,
+        "split": split,
+        "input": input,
+        "words": words,
+        "how": how,
+        "references": references,
+    }
+    given = {option: value for option, value in options.items() if value is not None}
     if name not in TASKS:
-        if Path(name).suffix or Path(name).exists():
-            return own_task(Path(name), limit)
-        raise DataError(
-            f"{name!r} is neither a task nor a file; name a file of rows, or choose "
-            f"{', '.join(TASKS)}."
-        )
+        if not Path(name).suffix and not Path(name).exists():
+            raise DataError(
+                f"{name!r} is neither a task nor a file; name a file of rows, or choose "
+                f"{', '.join(TASKS)}."
+            )
+        _check(name, given, {"how"})
+        return own_task(Path(name), limit, how or "loglikelihood")
+    _check(name, given, {"data", "split", *READ.get(name, ("how",))})
     if data is None:
         raise DataError(f"{name} reads its data from a directory; add --data DIR.")
+    split = split or "val"
     if name == "qmsum":
-        return qmsum(data, split, input, words, limit)
+        return qmsum(data, split, input or "located", words or WORDS, limit)
     if name == "qmsum-instruct":
-        return qmsum_instruct(data, split, words, references, limit)
+        return qmsum_instruct(data, split, words or WORDS, references, limit)
     if name in SETS:
-        return choice(name, data, split, how, limit)
+        return choice(name, data, split, how or "loglikelihood", limit)
     return wikitext(name, data, split, limit)
+
+
+READ: dict[str, tuple[str, ...]] = {
+    "qmsum": ("input", "words"),
+    "qmsum-instruct": ("words", "references"),
+    "wikitext2": (),
+    "wikitext2-tokens": (),
+}
+"""Options that a task reads; multiple choice reads `how`."""
+
+
+def _check(name: str, given: Mapping[str, object], read: set[str]) -> None:
+    """An option that does nothing is a mistake that would not be seen in the figures."""
+    if unread := sorted(set(given) - read):
+        raise DataError(f"{name} does not read --{unread[0]}; leave it out.")

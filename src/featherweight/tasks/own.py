@@ -9,10 +9,12 @@
 | `choices`, `answer` | a list of texts, and the right one's index from 0 | for multiple choice |
 
 Where a format has no lists (CSV), lists are written as JSON. Other columns go to `meta`. A prompt
-is used as it is: no template is put around it.
+is used as it is: no template is put around it, but for choices that are to be named by generation,
+which follow it with letters.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,14 +25,17 @@ from featherweight.engines.types import Message, Prompt
 from featherweight.errors import DataError
 from featherweight.files import sha256
 from featherweight.rows import Row, read_rows, what
+from featherweight.tasks.choice import MAX_TOKENS as CHOICE_TOKENS
+from featherweight.tasks.choice import How, ask
 from featherweight.tasks.types import Example, Task
 
 ROLES = ("system", "user", "assistant")
 TARGET, GROUP = ("target", "reference"), ("group", "meeting_id")
+MAX_TOKENS = 256
 COLUMNS = frozenset({"id", "prompt", "choices", *TARGET, *GROUP})
 
 
-def own_task(path: Path, limit: int | None = None) -> Task:
+def own_task(path: Path, limit: int | None = None, how: How = "loglikelihood") -> Task:
     """The rows of a file, or its first `limit` rows, as a task.
 
     Its kind is choice where rows have choices, else summary. `settings["rows"]` counts the rows
@@ -41,18 +46,37 @@ def own_task(path: Path, limit: int | None = None) -> Task:
     if not rows:
         raise DataError(f"{path} has no rows; write one example a row.")
     choice = _has(rows[0], "choices")
+    scored = _named(rows[0], TARGET) is not None
     for row in rows:
         if _has(row, "choices") != choice:
             raise DataError(
                 f"{row.where}: it has {'no' if choice else 'the'} column 'choices', unlike "
                 f"{rows[0].where}; put multiple choice in a file of its own."
             )
+        if not choice and (_named(row, TARGET) is not None) != scored:
+            raise DataError(
+                f"{row.where}: it has {'no' if scored else 'a'} target, unlike {rows[0].where}; "
+                "give every row one, or none."
+            )
     make = _choice if choice else _summary
     examples = tuple(make(row, id) for row, id in zip(rows, _ids(rows), strict=True))
     settings = {"file": path.name, "sha256": sha256(path), "rows": len(rows)}
-    return Task(
-        path.name, "choice" if choice else "summary", examples, 0 if choice else 256, settings
-    )
+    if not choice:
+        return Task(path.name, "summary", examples, MAX_TOKENS, settings)
+    settings["how"] = how
+    if how == "loglikelihood":
+        return Task(path.name, "choice", examples, 0, settings)
+    lettered = tuple(replace(example, prompt=_lettered(example)) for example in examples)
+    return Task(path.name, "choice", lettered, CHOICE_TOKENS, settings)
+
+
+def _lettered(example: Example) -> Prompt:
+    """The choices with letters, after the question; messages are asked in their last one."""
+    if isinstance(example.prompt, str):
+        return ask(example.prompt, example.choices)
+    *before, last = example.prompt
+    [asked] = ask(last["content"], example.choices)
+    return [*before, Message(role=last["role"], content=asked["content"])]
 
 
 def _summary(row: Row, id: str) -> Example:
@@ -134,7 +158,8 @@ def _group(row: Row) -> str | None:
 
 
 def _meta(row: Row) -> dict[str, Any]:
-    return {name: value for name, value in row.data.items() if name not in COLUMNS}
+    meta = {name: value for name, value in row.data.items() if name not in COLUMNS}
+    return meta | {"general": row.flag("general")} if "general" in meta else meta
 
 
 def _named(row: Row, names: tuple[str, ...]) -> str | None:

@@ -65,6 +65,7 @@ def evaluate(
     }
     with locked(folder):
         store = Store(folder, run)
+        before = len(store.rows)
         try:
             outcome = run_task(task, engine, store, progress)
         finally:
@@ -78,19 +79,16 @@ def evaluate(
             attention_width=engine.attention_width,
             price=price,
             usd_per_hour=usd_per_hour,
-            peak_rss_bytes=peak_rss(),
-            peak_vram_bytes=peak_vram(),
+            peak_rss_bytes=_peak(store, "peak_rss_bytes", peak_rss()),
+            peak_vram_bytes=_peak(store, "peak_vram_bytes", peak_vram()),
         )
         report = Report(found, spent, _per_item(task, outcome, spent, seed), outcome.failed)
-        store.write_manifest(
-            {
-                "run": run,
-                "versions": versions(),
-                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                "seed": seed,
-                **report.to_json(),
-            }
-        )
+        # a run may be made in several parts, by several versions
+        parts = list(store.manifest.get("parts", []))
+        if answered := len(outcome.rows) - before:
+            ended = datetime.now(UTC).isoformat(timespec="seconds")
+            parts.append({"answered": answered, "ended": ended, "versions": versions()})
+        store.write_manifest({"run": run, "parts": parts, "seed": seed, **report.to_json()})
     return report
 
 
@@ -104,6 +102,12 @@ def _per_item(task: Task, outcome: Outcome, spent: Cost, seed: int) -> dict[str,
         for name, column in columns.items()
         if column is not None
     }
+
+
+def _peak(store: Store, name: str, now: int | None) -> int | None:
+    """The highest over the parts of a run."""
+    earlier = store.manifest.get("cost", {}).get(name)
+    return max(filter(None, (earlier, now)), default=None)
 
 
 def _usage(row: Mapping[str, Any]) -> Usage:

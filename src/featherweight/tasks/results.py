@@ -24,19 +24,22 @@ PERCENT = 100.0
 class Results:
     """The figures of one run. `missing` examples were not answered and are not in them.
 
-    Accuracies and shares are in percent, as ROUGE is.
+    Accuracies and shares are in percent, as ROUGE is. `empty` answers have no word (ROUGE 0, and no
+    compression), `cut_off` ones reached the limit of tokens.
     """
 
     n: int
     groups: int
     missing: int
+    empty: int
+    cut_off: int
     metrics: Mapping[str, Estimate]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         metrics = {k: {"mean": v.mean, "ci95": list(v.ci95)} for k, v in self.metrics.items()}
         counts = {"n": self.n, "groups": self.groups, "missing": self.missing}
-        return {**counts, "metrics": metrics}
+        return {**counts, "empty": self.empty, "cut_off": self.cut_off, "metrics": metrics}
 
 
 def results(task: Task, outcome: Outcome, seed: int = 0) -> Results:
@@ -57,7 +60,15 @@ def results(task: Task, outcome: Outcome, seed: int = 0) -> Results:
             if task.kind == "choice"
             else _summary(task, pairs, groups, seed)
         )
-    return Results(len(groups), len(set(groups)), len(outcome.failed), metrics)
+    answers = [row["prediction"] for row in rows.values() if "prediction" in row]
+    return Results(
+        n=len(groups),
+        groups=len(set(groups)),
+        missing=len(outcome.failed),
+        empty=sum(not answer.strip() for answer in answers),
+        cut_off=sum(row.get("finish_reason") == "length" for row in rows.values()),
+        metrics=metrics,
+    )
 
 
 def _text(task: Task, rows: list[Row], groups: list[str], seed: int) -> dict[str, Estimate]:
@@ -99,12 +110,16 @@ def _summary(
         columns = dict(zip(METRICS, measure(texts, references).T.tolist(), strict=True))
     else:
         columns = {"words": list(map(float, lengths))}
-    if task.sources and all(lengths):
-        columns["compression"] = [
-            len(words(task.sources[group])) / count
-            for group, count in zip(groups, lengths, strict=True)
-        ]
     found = _means(columns, groups, seed)
+    if task.sources:
+        pressed = [
+            (group, len(words(task.sources[group])) / count)
+            for group, count in zip(groups, lengths, strict=True)
+            if count
+        ]
+        if pressed:
+            of, ratios = zip(*pressed, strict=True)
+            found |= _means({"compression": list(ratios)}, list(of), seed)
     if all("length" in example.meta for example, _ in pairs):
         found |= _followed(pairs, groups, lengths, seed)
     return found

@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 
 from featherweight.engines.types import Engine, Generation, Request
+from featherweight.errors import EngineError
 from featherweight.evaluate.perplexity import CHUNK, chunks, rolling
 from featherweight.files import write_atomic
 from featherweight.tasks.choice import picked
@@ -156,7 +157,11 @@ def _likelihoods(examples: Sequence[Example], engine: Engine) -> Iterator[Row]:
     pairs = ((e.prompt, f" {text.strip()}") for e in examples for text in e.choices)
     scored = engine.score(pairs)
     for example in examples:
-        tokens = [next(scored) for _ in example.choices]
+        try:
+            tokens = [next(scored) for _ in example.choices]
+        except EngineError as error:
+            hint = "or have the model name a choice with --how generation"
+            raise EngineError(f"{str(error).rstrip('.')}, {hint}.") from error
         sums = np.array([sum(t) for t in tokens])
         lengths = np.array([len(text.strip()) for text in example.choices])
         best = {"accuracy": int(sums.argmax()), "accuracy_norm": int((sums / lengths).argmax())}

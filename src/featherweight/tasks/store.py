@@ -53,6 +53,7 @@ class Store:
         """
         self.folder = folder
         self.path = folder / PREDICTIONS
+        self.manifest: dict[str, Any] = {}  # as an earlier part of the run left it
         self._check(run)
         self.rows = self._recover()
         self._file = self.path.open("ab")
@@ -71,10 +72,13 @@ class Store:
         except (OSError, orjson.JSONDecodeError) as error:
             raise OutputError(f"cannot read {path} ({error}); choose another folder.") from None
         before = data.get("run") if isinstance(data, dict) else None
+        self.manifest = data
         if not isinstance(before, dict):
             raise OutputError(f"{path} belongs to something else; choose another output folder.")
         now = orjson.loads(orjson.dumps(run))
-        if differs := sorted(k for k in before.keys() | now if before.get(k) != now.get(k)):
+        if now != before and not (self.path.exists() and self.path.stat().st_size):
+            self.write_manifest({"run": run})  # nothing was answered, so nothing is lost
+        elif differs := sorted(k for k in before.keys() | now if before.get(k) != now.get(k)):
             raise OutputError(
                 f"{self.folder} holds another run ({', '.join(differs)} differ); choose another "
                 "output folder, or remove it."
