@@ -39,15 +39,29 @@ SIZES = [1 + number % 15 for number in range(35)]  # 35 meetings with 1 to 15 qu
 # ---- the bootstrap
 
 
-def test_groups_are_numbered_by_first_appearance() -> None:
-    assert group_index(["b", "a", "b", "c", "a"]).tolist() == [0, 1, 0, 2, 1]
+def test_groups_are_numbered_by_their_names() -> None:
+    assert group_index(["b", "a", "b", "c", "a"]).tolist() == [1, 0, 1, 2, 0]
+    assert group_index([10, 9, 2, 10]).tolist() == [2, 1, 0, 2]
+
+
+def test_rows_may_come_in_any_order() -> None:
+    values, groups = clustered(1, [3, 1, 7, 2, 5], 2)
+    named = [f"meeting {group}" for group in groups]
+    order = np.random.default_rng(3).permutation(len(named))
+    mixed = [named[item] for item in order]
+    for one, other in zip(
+        paired(values, values[:, ::-1], named),
+        paired(values[order], values[order][:, ::-1], mixed),
+        strict=True,
+    ):
+        assert one.ci95 == pytest.approx(other.ci95) and one.p == other.p
 
 
 def test_a_draw_is_the_mean_over_the_items_of_the_drawn_groups() -> None:
     values, groups = clustered(1, [3, 1, 7, 2, 5], 2)
     shuffled = np.random.default_rng(2).permutation(len(groups))
     values, groups = values[shuffled], [f"meeting {groups[item]}" for item in shuffled]
-    names = list(dict.fromkeys(groups))
+    names = sorted(set(groups))
     (weights,) = statistics._weights(len(names), 200, 7)
     found = bootstrap_means(values, groups, 200, 7)
     assert found.shape == (200, 2)

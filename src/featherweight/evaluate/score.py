@@ -114,6 +114,8 @@ def score(
 
     `wanted` adds what needs encoders or sources. Raises `DataError` for files that do not fit.
     """
+    if len({path.resolve() for path in predictions}) < len(predictions):
+        raise DataError("one file of predictions is named twice; name each seed's run once.")
     joined = join(predictions, read_references(references), allow_missing)
     texts = [_capped(run, joined.references, cap) for run in joined.predictions]
     tables = np.stack([measure(run, joined.references) for run in texts], axis=-1)

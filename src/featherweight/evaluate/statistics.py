@@ -40,9 +40,10 @@ class Difference:
 
 
 def group_index(groups: Sequence[Hashable]) -> NDArray[np.intp]:
-    """Groups as numbers 0..G-1 in order of first appearance. [n]."""
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.intp)
+    """Groups as numbers 0..G-1, by their names' order: rows may come in any order. [n]."""
+    names = sorted(set(groups), key=lambda group: (type(group).__name__, group))
+    numbers = {group: number for number, group in enumerate(names)}
+    return np.array([numbers[group] for group in groups], dtype=np.intp)
 
 
 def bootstrap_means(
