@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 MEETING := examples/meetings/education-committee.txt
 
-SAMPLE := --task qmsum --data examples/data --limit 3
+SAMPLE := --task qmsum --data examples/data
 
 .PHONY: demo prove test lint unit clean
 
@@ -13,8 +13,8 @@ demo: $(VENV)/run.stamp  ## summarise a real one-hour meeting, offline
 	@$(BIN)/featherweight summarize $(MEETING)
 
 prove: $(VENV)/eval.stamp  ## eval, compare and tradeoff on sample data
-	@$(BIN)/featherweight eval $(SAMPLE) --words 300 --output runs/short
-	@$(BIN)/featherweight eval $(SAMPLE) --words 600 --output runs/long
+	@$(BIN)/featherweight eval $(SAMPLE) --words 200 --output runs/short
+	@$(BIN)/featherweight eval $(SAMPLE) --words 500 --output runs/long
 	@$(BIN)/featherweight compare runs/long/predictions.jsonl runs/short/predictions.jsonl --references runs/long/references.jsonl
 	@$(BIN)/featherweight tradeoff runs/long runs/short --plot runs/tradeoff.png
 

@@ -87,9 +87,9 @@ def _file(name: str, data: Path, split: str) -> Path:
             if (folder / f"{stem}{suffix}").is_file():
                 return folder / f"{stem}{suffix}"
     there = sorted({file.name.partition(".")[0] for file in folder.glob("*.jsonl*")})
-    what = f"only {', '.join(there)}" if there else "nothing"
+    what = f", only {', '.join(there)}" if there else ""
     raise DataError(
-        f"{folder} holds no {names[0]}.jsonl.gz or .jsonl, {what}; the task is {SETS[name]}, and a "
+        f"{folder} holds no {names[0]}.jsonl.gz or .jsonl{what}; the task is {SETS[name]}, and a "
         'row of it {"id": ..., "question": ..., "choices": [...], "answer": 0}.'
     )
 
