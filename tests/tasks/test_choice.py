@@ -92,7 +92,7 @@ def test_splits_and_packed_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 def test_missing_data_says_where_they_come_from(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"nothing.*github\.com/") as error:
+    with pytest.raises(DataError, match=r"holds no valid.*github\.com/") as error:
         choice(name, tmp_path)
     assert SETS[name] in str(error.value) and f"tasks/{name}" in str(error.value)
 
