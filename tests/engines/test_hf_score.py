@@ -62,6 +62,19 @@ def plain(engine: TransformersEngine, prompt: Prompt, text: str) -> list[float]:
     return [table[len(ids) - 1 + i, token].item() for i, token in enumerate(target)]
 
 
+def test_a_batch_is_given_before_the_next_is_read(
+    engine: TransformersEngine,
+    forwards: list[tuple[int, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "_batch_tokens", 1)  # one row a batch
+    rows = [[5, 6, 7, 8, 9, 10], [5, 6, 7, 8], [5, 6]]
+    scores = engine.score_tokens(rows)
+    seen = [(len(next(scores)), len(forwards)) for _ in rows]
+    assert [length for length, _ in seen] == [5, 3, 1]
+    assert seen[0][1] < seen[1][1] < seen[2][1]
+
+
 @pytest.mark.parametrize("rows", [1, 5, 512])
 @pytest.mark.parametrize("pairs", [ONE, MIXED, [*MIXED, *ONE][::-1]], ids=["one", "mixed", "more"])
 def test_together_as_one_by_one(

@@ -262,7 +262,9 @@ class TransformersEngine:
         )
 
     def _score_pairs(self, pairs: Sequence[Pair]) -> Iterator[tuple[float, ...]]:
+        """Scores in the order given, each batch as soon as it and those before it are done."""
         done: dict[int, tuple[float, ...]] = {p.index: () for p in pairs if not p.target}
+        given = 0
         for batch in batches(
             [p for p in pairs if p.target],
             lambda p: (len(p.prompt), len(p.target)),
@@ -270,8 +272,12 @@ class TransformersEngine:
         ):
             scored = score(self._opened(), batch)
             done.update(zip((p.index for p in batch), scored, strict=True))
-        for index in range(len(pairs)):
-            yield done[index]
+            while given in done:
+                yield done.pop(given)
+                given += 1
+        while given in done:
+            yield done.pop(given)
+            given += 1
 
     def _pair(self, index: int, prompt: Prompt, continuation: str) -> Pair:
         found, target = self._prompts.split(prompt, continuation)
