@@ -66,9 +66,8 @@ def markdown(models: list[Path]) -> str:
         found = [load(model / f"{task}.json") for model in models]
         size = next((f["n"] for f in found if f), "")
         cells = [accuracy(f) for f in found]
-        lines.append(
-            f"| {task} | {size} | {CHANCE.get(task, 50.0):.0f} | {SAME_ANSWER.get(task, '')} | {' | '.join(cells)} |"
-        )
+        known = f"{CHANCE.get(task, 50.0):.0f} | {SAME_ANSWER.get(task, '')}"
+        lines.append(f"| {task} | {size} | {known} | {' | '.join(cells)} |")
     lines += ["", f"| perplexity | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
     for task, metrics in TEXTS.items():
         for metric in metrics:
