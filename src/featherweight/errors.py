@@ -40,5 +40,9 @@ class ContextLengthError(EngineError):
         )
 
 
+class TrainingError(FeatherweightError):
+    """A training that cannot begin or go on: settings, data, teacher or a loss that is no number."""
+
+
 class OutputError(FeatherweightError):
     """A result that cannot be written where it was asked for."""
