@@ -41,7 +41,7 @@ class ContextLengthError(EngineError):
 
 
 class TrainingError(FeatherweightError):
-    """A training that cannot begin or go on: settings, data, teacher or a loss that is no number."""
+    """A training that cannot begin or go on: its settings, data, teacher or loss."""
 
 
 class OutputError(FeatherweightError):

@@ -271,7 +271,9 @@ def test_certain_models_give_finite_numbers() -> None:
     h.requires_grad_()
     head, teacher = Head(torch.eye(4)), Hidden(-200 * torch.eye(4), Head(torch.eye(4)))
     y = torch.tensor([1, 2, 3, 0])
-    top = TopK(torch.tensor([[1], [2], [3], [0]]), torch.full((4, 1), -1e-4), torch.full((4,), 1e-4))
+    top = TopK(
+        torch.tensor([[1], [2], [3], [0]]), torch.full((4, 1), -1e-4), torch.full((4,), 1e-4)
+    )
     for name in DIVERGENCES:
         found = rows_loss(Objective(0.5, name), h, head, y, 1.0, teacher)  # type: ignore[arg-type]
         (gradient,) = torch.autograd.grad(found.loss, [h])

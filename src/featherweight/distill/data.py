@@ -138,8 +138,8 @@ def samples(task: Task, reader: Reader, max_length: int) -> list[Sample]:
     if long:
         longest = max(long, key=len)
         raise TrainingError(
-            f"{task.name}: {len(long)} of {len(found)} examples are longer than {max_length} tokens "
-            f"({longest.id} has {len(longest)}); raise --max-length (the model holds "
+            f"{task.name}: {len(long)} of {len(found)} examples are longer than {max_length} "
+            f"tokens ({longest.id} has {len(longest)}); raise --max-length (the model holds "
             f"{reader.context}) or shorten what is read (--words for QMSum)."
         )
     return found

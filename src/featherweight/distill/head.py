@@ -24,8 +24,17 @@ class Head:
 
     def map(self, change: Any) -> "Head":
         """`change` applied to every tensor."""
-        tensors = {name: getattr(self, name) for name in ("weight", "bias", "lora_a", "lora_b")}
-        return replace(self, **{k: None if t is None else change(t) for k, t in tensors.items()})
+
+        def changed(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
+        return Head(
+            change(self.weight),
+            changed(self.bias),
+            changed(self.lora_a),
+            changed(self.lora_b),
+            self.scale,
+        )
 
     def detached(self) -> "Head":
         """The same numbers without a graph."""

@@ -17,7 +17,7 @@ from featherweight.distill.objective import Hidden, Objective, TopK, rows_loss
 from featherweight.errors import TrainingError
 
 
-class Learner(nn.Module):
+class Learner(nn.Module):  # type: ignore[misc]
     """`forward` gives {"loss": scalar}; sums for the log are kept in `tally`."""
 
     accepts_loss_kwargs = True  # the Trainer hands over num_items_in_batch and divides no more

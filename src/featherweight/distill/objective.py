@@ -128,7 +128,7 @@ class _Job(NamedTuple):
     chunk: int | None
 
 
-class _RowsLoss(torch.autograd.Function):
+class _RowsLoss(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, job: _Job, scale: Tensor, wanted: bool, *tensors: Tensor | None) -> Any:
         needs = [wanted and t is not None and t.requires_grad for t in tensors]

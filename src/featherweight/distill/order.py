@@ -30,8 +30,8 @@ def epoch_order(lengths: Sequence[int], batch: int, seed: int, epoch: int) -> li
     return [i for window in mixed + short for i in window]
 
 
-class Order(Sampler[int]):
-    """`epoch_order` as a sampler; `multiple` is how many examples a round of micro-batches takes."""
+class Order(Sampler[int]):  # type: ignore[misc]
+    """`epoch_order` as a sampler; a round of micro-batches takes `multiple` examples."""
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int, multiple: int) -> None:
         self._lengths, self._batch, self._seed = lengths, batch, seed

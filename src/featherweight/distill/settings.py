@@ -59,7 +59,7 @@ class Settings:
     eval_every: int | None = None
     eval_texts: int = 0
     save_every: int | None = None
-    stop_on: str = "loss"
+    stop_on: str | None = None
     patience: int | None = None
     report_to: str = "none"
 
@@ -102,6 +102,7 @@ class Plan:
     rank: int | None
     alpha: float | None
     lr: float
+    stop_on: str
     reasons: dict[str, str]
 
 
@@ -141,7 +142,10 @@ def derive(settings: Settings, params: int, has_teacher: bool) -> Plan:
     if lr is None:
         lr = (2e-5 if large else 3e-5) * (10 if tune == "lora" else 1)
         reasons["lr"] = "ten times that of full tuning" if tune == "lora" else "full tuning"
-    return Plan(method, tune, objective, rank, alpha, lr, reasons)
+    # a mask that leaves nothing makes a perfect loss
+    masked = objective.mask != "all" or objective.gate is not None
+    stop_on = settings.stop_on or ("ce" if masked else "loss")
+    return Plan(method, tune, objective, rank, alpha, lr, stop_on, reasons)
 
 
 def _objective(settings: Settings, method: Method, reasons: dict[str, str]) -> Objective:

@@ -84,7 +84,7 @@ def adapt(
     return model
 
 
-class Mixer(nn.Module):
+class Mixer(nn.Module):  # type: ignore[misc]
     """B M in place of B: what the layer, and PEFT's merge, see as its `weight`."""
 
     def __init__(self, rank: int) -> None:

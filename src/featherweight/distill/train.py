@@ -4,12 +4,14 @@ OUTPUT holds `manifest.json` (what the run is), `log.jsonl` (loss and metrics), 
 it runs, and at the end the model, or the adapter, and its tokenizer, as `load_engine` opens them.
 """
 
+import contextlib
 import functools
 import math
 import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -82,8 +84,6 @@ def _main_process() -> bool:
 
 def _alone(output: Path) -> Any:
     """The folder's lock; under torchrun the first process holds it for all."""
-    import contextlib
-
     return locked(output) if _main_process() else contextlib.nullcontext()
 
 
@@ -110,9 +110,7 @@ class _Run:
         compute, why = choose_dtype(settings.dtype, device)
         full = self._tune() == "full"
         # what is trained is float32: steps smaller than bfloat16's 8 bits would be lost
-        model, tokenizer, base = open_base(
-            self.student, torch.float32 if full else compute, device
-        )
+        model, tokenizer, base = open_base(self.student, torch.float32 if full else compute, device)
         plan = derive(settings, counted(model)[1], self.teacher is not None)
         reader = Reader(model, tokenizer, self.student)
         length = settings.max_length or reader.context
@@ -271,8 +269,8 @@ class _Run:
             eval_steps=every,
             save_strategy="steps",
             save_steps=every if val_samples else settings.save_every or every,
-            metric_for_best_model=settings.stop_on if val_samples else None,
-            greater_is_better="loss" not in settings.stop_on and settings.stop_on != "ce",
+            metric_for_best_model=plan.stop_on if val_samples else None,
+            greater_is_better=plan.stop_on not in ("loss", "ce"),
             prediction_loss_only=True,
             remove_unused_columns=False,
             label_names=["labels"],
@@ -335,7 +333,7 @@ class _Run:
             ),
         ]
         if val_samples:
-            rows.append(("val", f"{len(val_samples):,} examples", f"best by {settings.stop_on}"))
+            rows.append(("val", f"{len(val_samples):,} examples", f"best by {plan.stop_on}"))
         rows.append(
             ("steps", f"{steps:,} of {settings.batch} examples", f"{settings.micro_batch} at once")
         )
@@ -351,7 +349,9 @@ class _Run:
         if last is not None:
             self.tell("resumed", {"step": checkpoints.step_of(last)})
         start = time.perf_counter()
-        outcome = trainer.train(resume_from_checkpoint=str(last) if last else None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft's, about transformers 6
+            outcome = trainer.train(resume_from_checkpoint=str(last) if last else None)
         seconds = time.perf_counter() - start
         state = trainer.state
         best = state.best_model_checkpoint

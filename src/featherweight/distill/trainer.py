@@ -28,7 +28,7 @@ TRAINABLE = "trainable.safetensors"
 Collate = Callable[[Sequence[Sample]], dict[str, Any]]
 
 
-class Samples(Dataset[Sample]):
+class Samples(Dataset[Sample]):  # type: ignore[misc]
     """A list of samples; index -1 is a blank."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
@@ -81,7 +81,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
             sampler=order,
             collate_fn=self.data_collator,
         )
-        return self.accelerator.prepare_data_loader(loader)  # type: ignore[no-any-return]
+        return self.accelerator.prepare_data_loader(loader)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         samples = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -89,10 +89,8 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         order = sorted(range(len(samples)), key=lambda i: -len(samples[i]))
         # blanks, or the last examples would be given to several processes and counted twice
         order += [-1] * (-len(samples) % (size * self.args.world_size))
-        loader = DataLoader(
-            samples, batch_size=size, sampler=order, collate_fn=self.data_collator
-        )
-        return self.accelerator.prepare_data_loader(loader)  # type: ignore[no-any-return]
+        loader = DataLoader(samples, batch_size=size, sampler=order, collate_fn=self.data_collator)
+        return self.accelerator.prepare_data_loader(loader)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any) -> Tensor:
         names = inputs.pop("names")
@@ -100,7 +98,9 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self._seen.append((names, loss.detach()))
         return loss
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **more: Any
+    ) -> Any:
         inputs.pop("names", None)
         return super().prediction_step(model, inputs, *rest, **more)
 
@@ -108,20 +108,18 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         """The last moment before the step: nothing that is no number may reach the weights."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         seen, self._seen = self._seen, []
-        losses = torch.stack([loss.float() for _, loss in seen])
-        fine = torch.isfinite(losses)
-        if norm is not None and fine.all() and torch.isfinite(torch.as_tensor(norm)):
+        fine = torch.isfinite(torch.stack([loss.float() for _, loss in seen]))
+        if fine.all() and (norm is None or torch.isfinite(torch.as_tensor(norm))):
             return norm
-        if norm is None and fine.all():
-            return norm
-        bad = [n for (names, _), ok in zip(seen, fine.tolist(), strict=True) if not ok for n in names]
-        what = "the loss" if bad else "the gradient"
-        names = ", ".join((bad or [n for names, _ in seen for n in names])[:4])
+        batches = [names for names, _ in seen]
+        bad = [names for names, ok in zip(batches, fine.tolist(), strict=True) if not ok]
+        listed = ", ".join([name for names in bad or batches for name in names][:4])
         last = checkpoints.newest(Path(self.args.output_dir))
         kept = f"{last.name} is kept" if last else "no checkpoint was written yet"
         raise TrainingError(
-            f"{what} is not a finite number at step {self.state.global_step + 1}, in the batch of "
-            f"{names}; {kept}. Lower --lr, or look at these examples."
+            f"{'the loss' if bad else 'the gradient'} is not a finite number at step "
+            f"{self.state.global_step + 1}, in the batch of {listed}; {kept}. Lower --lr, or look "
+            "at these examples."
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
