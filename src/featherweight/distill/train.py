@@ -99,7 +99,8 @@ class _Run:
         tell: Tell,
     ) -> None:
         self.student, self.data, self.output, self.val = student, data, output, val
-        self.teacher, self.settings, self.tell = teacher, settings, tell
+        self.teacher, self.settings = teacher, settings
+        self.tell: Tell = tell if _main_process() else lambda kind, facts: None
 
     def run(self) -> Trained:
         settings = self.settings
