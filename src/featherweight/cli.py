@@ -192,6 +192,7 @@ for command in (
     cli_eval.compare,
     cli_eval.tradeoff,
     cli_train.train,
+    cli_train.teach,
 ):
     app.command()(command)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featherweight.cli_eval import How, Input, Json
+from featherweight.cli_eval import How, Input, Json, _price
 from featherweight.cli_io import console, fail, print_json, usage_errors
 from featherweight.errors import DataError, FeatherweightError, TrainingError, UnknownModelError
 
@@ -44,6 +44,13 @@ class Lora(StrEnum):
     dora = "dora"
     pissa = "pissa"
     moslora = "moslora"
+
+
+class Keep(StrEnum):
+    topk = "topk"
+    hidden = "hidden"
+    bits = "bits"
+    text = "text"
 
 
 class Mask(StrEnum):
@@ -183,6 +190,100 @@ def train(
         print_json(dict(trained.result))
     else:
         view.done(trained)
+
+
+def teach(
+    teacher: Annotated[str, typer.Option(metavar="SPEC", help="The large model.")],
+    data: Annotated[str, typer.Option(metavar="TASK", help="A task, or a file of your rows.")],
+    output: Annotated[Path, typer.Option(help="A folder; a stopped run goes on.")],
+    keep: Annotated[
+        Keep, typer.Option(help="bits: for cat-xent. text: answers, from any model or server.")
+    ] = Keep.topk,
+    student: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Whose tokens, if not the teacher's.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the tasks' data lie.")] = None,
+    split: Annotated[str, typer.Option(help="Of a task.")] = "train",
+    input: Annotated[Input | None, typer.Option(help="QMSum: what is read of a meeting.")] = None,
+    words: Annotated[int | None, typer.Option(min=1, help="QMSum: at most so many words.")] = None,
+    how: Annotated[How | None, typer.Option(help="Choices: text or letter.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    k: Annotated[int, typer.Option(min=1, help="topk: so many tokens of each place.")] = 64,
+    store: Annotated[
+        str | None, typer.Option(help="Type on disk: float16, float32, bfloat16.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(min=2, help="Tokens; the context.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="text: of an answer.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    prices: Annotated[Path | None, typer.Option(help="text: a dated price table.")] = None,
+    usd_per_hour: Annotated[float | None, typer.Option(min=0, help="text: of the machine.")] = None,
+    json: Json = False,
+) -> None:
+    """Let a large model read the data once, for training without it: a cache, or texts."""
+    from dataclasses import asdict, replace
+
+    try:
+        from featherweight.distill.teach import teach as run
+        from featherweight.distill.teach import teach_text
+    except ImportError as error:
+        hint = "run `pip install 'featherweight[train]'`"
+        fail(TrainingError(f"teaching needs {error.name}, which is not installed; {hint}."))
+    from featherweight.engines import load_engine
+    from featherweight.show_eval import eval_progress, print_report
+
+    with usage_errors():
+        price = _price(prices, teacher, usd_per_hour)
+        task = _task(data, data_dir, split, input, words, how, limit)
+        if max_tokens is not None:
+            task = replace(task, max_tokens=max_tokens)
+    try:
+        with eval_progress(task.name) as progress:
+            if keep is not Keep.text:
+                taught = run(
+                    teacher,
+                    task,
+                    output,
+                    keep=keep.value,  # type: ignore[arg-type]
+                    student=student,
+                    k=k,
+                    store=store,
+                    max_length=max_length,
+                    dtype=dtype,
+                    progress=progress,
+                )
+            else:
+                engine = load_engine(teacher)
+                try:
+                    report = teach_text(
+                        engine,
+                        teacher,
+                        task,
+                        output,
+                        progress=progress,
+                        price=price,
+                        usd_per_hour=usd_per_hour,
+                    )
+                finally:
+                    engine.close()
+    except UnknownModelError as error:
+        fail(error, code=2)
+    except FeatherweightError as error:
+        fail(error)
+    if keep is Keep.text:
+        if json:
+            print_json(report.to_json())
+        else:
+            print_report(console(), report, f"{task.name}, {teacher}")
+            console().print(f"learn from it with --data {output / 'rows.jsonl'}", style="dim")
+        return
+    if json:
+        print_json({**asdict(taught), "folder": str(taught.folder)})
+        return
+    console().print(
+        f"{output}: {taught.examples:,} examples, {taught.tokens:,} tokens, {taught.right:.1%} of "
+        f"them predicted by the teacher, {taught.bytes / 2**20:,.1f} MiB"
+    )
+    console().print(f"learn from it with --teacher {output}", style="dim")
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distill.runs import losses, setting, train, weights
+from trainings import losses, setting, train, weights
 
 pytestmark = pytest.mark.e2e
 

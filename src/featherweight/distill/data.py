@@ -59,7 +59,9 @@ class Reader:
         self.tokenizer = tokenizer
         self.context = found.context_length(tokenizer)
         self.start = found.decoder_start() if self.seq2seq else []
-        self.prompts = Prompts(tokenizer, Vocabulary(tokenizer, ends, name), self.seq2seq, name)
+        vocabulary = Vocabulary(tokenizer, ends, name)
+        self.bytes_of = vocabulary.bytes_of
+        self.prompts = Prompts(tokenizer, vocabulary, self.seq2seq, name)
         self._ends = ends
 
     def sample(self, example: Example, text: str) -> Sample:
@@ -123,10 +125,7 @@ def samples(task: Task, reader: Reader, max_length: int) -> list[Sample]:
                     )
                 found += reader.pieces(example, example.target, max_length)
             else:
-                text = example.target
-                if task.kind == "choice" and isinstance(example.prompt, str):
-                    text = f" {text.strip()}"  # as `tasks.run` scores it, after "Answer:"
-                found.append(reader.sample(example, text))
+                found.append(reader.sample(example, target_text(task, example)))
         except EngineError as error:
             raise TrainingError(f"{task.name}, example {example.id}: {error}") from None
     if not found:
@@ -143,6 +142,13 @@ def samples(task: Task, reader: Reader, max_length: int) -> list[Sample]:
             f"{reader.context}) or shorten what is read (--words for QMSum)."
         )
     return found
+
+
+def target_text(task: Task, example: Example) -> str:
+    """What is to be written after the prompt."""
+    if task.kind == "choice" and isinstance(example.prompt, str):
+        return f" {(example.target or '').strip()}"  # as `tasks.run` scores it, after "Answer:"
+    return example.target or ""
 
 
 def _length(sample: Sample, reader: Reader) -> int:

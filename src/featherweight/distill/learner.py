@@ -74,10 +74,13 @@ class Learner(nn.Module):  # type: ignore[misc]
             teacher = Hidden(teacher_hidden, head)
         elif teacher_ids is not None and teacher_logprobs is not None and teacher_tail is not None:
             teacher = TopK(teacher_ids, teacher_logprobs, teacher_tail)
+        objective = self.objective
+        if not self.training and not _can(objective, teacher, teacher_correct):
+            objective = Objective()  # evaluated on what the cache does not cover
         count = len(rows) if num_items_in_batch is None else num_items_in_batch
         count = torch.as_tensor(count, dtype=torch.float32, device=hidden.device).clamp(min=1)
         found = rows_loss(
-            self.objective,
+            objective,
             hidden,
             head_of(self.student, self.name),
             labels.flatten()[rows],
@@ -107,6 +110,13 @@ class Learner(nn.Module):  # type: ignore[misc]
         self.student.gradient_checkpointing_enable(**settings)
         if any(p.requires_grad for p in self.student.parameters()):
             self.student.enable_input_require_grads()  # a frozen embedding would cut the graph
+
+
+def _can(objective: Objective, teacher: object, correct: Tensor | None) -> bool:
+    knows = correct is not None or isinstance(teacher, Hidden)
+    return (teacher is not None or not objective.needs_teacher) and (
+        knows or not objective.needs_correctness
+    )
 
 
 def label_states(model: Any, inputs: Mapping[str, Tensor], rows: Tensor) -> Tensor:

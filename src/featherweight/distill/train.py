@@ -5,14 +5,13 @@ it runs, and at the end the model, or the adapter, and its tokenizer, as `load_e
 """
 
 import contextlib
-import functools
 import math
 import os
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from featherweight.distill import checkpoints
+from featherweight.distill.cache import TeacherCache, is_cache
 from featherweight.distill.data import Reader, Sample, collate, samples
 from featherweight.distill.learner import Learner, check_head
 from featherweight.distill.settings import Plan, Settings, derive, described
@@ -123,11 +123,16 @@ class _Run:
         train_samples = samples(self.data, reader, length)
         val_samples = samples(self.val, reader, length) if self.val else []
         check_head(model, self.student)
-        learner = self._learner(model, tokenizer, base, plan, compute, device)
+        cache = None
+        if self.teacher is not None and is_cache(self.teacher):
+            cache = TeacherCache(Path(self.teacher))
+            check_cache(cache, plan)
+            cache.check(train_samples, tokenizer)
+        learner = self._learner(model, tokenizer, base, plan, compute, device, cache)
         steps = self._steps(len(train_samples))
         self._tell_plan(plan, learner, train_samples, val_samples, steps, str(compute), why)
         trainer = self._trainer(
-            learner, reader, train_samples, val_samples, steps, plan, compute, device
+            learner, reader, train_samples, val_samples, steps, plan, compute, device, cache
         )
         result = self._fit(trainer, learner, tokenizer, compute)
         return Trained(self.output, result)
@@ -177,11 +182,18 @@ class _Run:
         return {
             "command": "train",
             "student": identity(self.student),
-            "teacher": None if self.teacher is None else identity(self.teacher),
+            "teacher": self._teacher_described(),
             "data": task(self.data),
             "val": None if self.val is None else task(self.val),
             "settings": asdict(self.settings),
         }
+
+    def _teacher_described(self) -> dict[str, Any] | None:
+        if self.teacher is None:
+            return None
+        if is_cache(self.teacher):
+            return {"cache": asdict(TeacherCache(Path(self.teacher)).header)}
+        return identity(self.teacher)
 
     def _write_manifest(self, data: Mapping[str, Any]) -> None:
         write_atomic(self.output / MANIFEST, orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n")
@@ -196,10 +208,21 @@ class _Run:
         plan: Plan,
         compute: torch.dtype,
         device: str,
+        cache: TeacherCache | None,
     ) -> Learner:
         settings = self.settings
-        teacher = vocabulary = None
-        if self.teacher is not None and (
+        teacher = head = vocabulary = None
+        if cache is not None:
+            head = cache.head(compute, device)
+            rows = cache.header.vocabulary
+            if cache.keep != "bits":
+                vocabulary = shared_vocabulary(model, rows, tokenizer)
+            if vocabulary is not None and vocabulary != rows:
+                raise TrainingError(
+                    f"{self.teacher} is about {rows} tokens and the student has {vocabulary}; make "
+                    "it again with `featherweight teach --student` naming this one."
+                )
+        elif self.teacher is not None and (
             plan.objective.needs_teacher or plan.objective.needs_correctness
         ):
             teacher = open_teacher(self.teacher, model, tokenizer, compute, device)
@@ -217,7 +240,12 @@ class _Run:
                 settings.targets,
             )
         learner = Learner(
-            model, plan.objective, name=self.student, teacher=teacher, vocabulary=vocabulary
+            model,
+            plan.objective,
+            name=self.student,
+            teacher=teacher,
+            teacher_head=head,
+            vocabulary=vocabulary,
         )
         if settings.gradient_checkpointing:
             learner.gradient_checkpointing_enable(
@@ -239,6 +267,7 @@ class _Run:
         plan: Plan,
         compute: torch.dtype,
         device: str,
+        cache: TeacherCache | None,
     ) -> ObjectiveTrainer:
         settings = self.settings
         world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -283,7 +312,6 @@ class _Run:
             ddp_find_unused_parameters=False,
             dataloader_pin_memory=device != "cpu",
         )
-        pad = reader.tokenizer.pad_token_id
         texts = None
         if settings.eval_texts and self.val is not None:
             texts = Texts(
@@ -294,12 +322,7 @@ class _Run:
             args,
             train_samples,
             val_samples,
-            functools.partial(
-                collate,
-                seq2seq=reader.seq2seq,
-                start=reader.start,
-                pad=0 if pad is None else pad,
-            ),
+            _collator(reader, cache),
             settings.batch,
             texts,
             [_Watch(self.tell, self.output / LOG, settings.patience, every)],
@@ -396,6 +419,37 @@ class _Run:
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _collator(
+    reader: Reader, cache: TeacherCache | None
+) -> Callable[[Sequence[Sample]], dict[str, Any]]:
+    pad = reader.tokenizer.pad_token_id or 0
+
+    def collated(batch: Sequence[Sample]) -> dict[str, Any]:
+        found = collate(batch, seq2seq=reader.seq2seq, start=reader.start, pad=pad)
+        if cache is not None and cache.covers([sample for sample in batch if sample.target]):
+            found |= cache.batch(batch)
+        return found
+
+    return collated
+
+
+def check_cache(cache: TeacherCache, plan: Plan) -> None:
+    """Raise `TrainingError` where `plan` wants what the cache does not hold."""
+    o = plan.objective
+    if not o.needs_teacher:
+        return
+    if cache.keep == "bits":
+        raise TrainingError(
+            f"{cache.folder} holds only where the teacher is right, which is for cat-xent; for "
+            f"{plan.method} make one with --keep topk or hidden."
+        )
+    if cache.keep == "topk" and (o.divergence != "forward_kl" or o.temperature != 1):
+        raise TrainingError(
+            f"{cache.folder} holds the likeliest tokens only, which gives forward_kl at "
+            "temperature 1; for another make one with --keep hidden."
+        )
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]

@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from tiny_llama import save_tiny_llama
 from torch import Tensor
 
-WORDS = "team asked remote control that is easy summary keeps every letter claim true yes no".split()
+WORDS = (
+    "team asked remote control that is easy summary keeps every letter claim true yes no".split()
+)
 
 
 def setting(folder: Path, rows: int = 20) -> Path:
