@@ -1,6 +1,7 @@
 """Caches: equal to the teacher in memory, resumable, refused for other data or tokens."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_a_cache_equals_the_teacher(
     want = loss(folder, task, objective, None)
     got = loss(folder, task, objective, tmp_path / "c")
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
-    assert told.examples == 20 and 0 < told.tokens
+    assert told.examples == 20 and told.tokens > 0
 
 
 def test_half_precision_top_k_is_near(folder: Path, task: Task, tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_other_data_other_tokens_other_teacher_are_refused(
     other = samples(load_task(str(tmp_path / "o.jsonl")), reader, 128)
     with pytest.raises(TrainingError, match="nothing for 1 of 1 examples"):
         TeacherCache(out).check(other, tokenizer)
-    with pytest.raises(OutputError, match="another teacher's cache .*k"):
+    with pytest.raises(OutputError, match=r"another teacher's cache .*k"):
         teach(spec, task, out, k=5, dtype="fp32")
     tokenizer.chat_template = "{{ messages }}"
     with pytest.raises(TrainingError, match="another tokenizer"):
@@ -193,13 +194,13 @@ def test_spans_spell_the_text(folder: Path) -> None:
     reader = Reader(model, tokenizer, "model")
     spans = byte_spans(reader, reader.prompts.plain(TEXT), TEXT)
     assert spans[0][0] == 0 and spans[-1][1] == len(TEXT.encode())
-    assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(spans))
     with pytest.raises(TrainingError, match="do not spell"):
         byte_spans(reader, reader.prompts.plain("something else"), TEXT)
 
 
 def test_bits_across_tokenizers(folder: Path, task: Task, tmp_path: Path) -> None:
-    """A teacher with a tokenizer and a template of its own: its bits land on the student's tokens."""
+    """A teacher with a tokenizer of its own: its bits land on the student's tokens."""
     other = save_tiny_llama(tmp_path / "other", context=200)
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:20]  # shorter tokens
@@ -207,9 +208,7 @@ def test_bits_across_tokenizers(folder: Path, task: Task, tmp_path: Path) -> Non
     spec = f"hf:{other}"
     with pytest.raises(TrainingError, match="another tokenizer"):
         teach(spec, task, tmp_path / "no", student=f"hf:{folder / 'model'}", dtype="fp32")
-    teach(
-        spec, task, tmp_path / "c", keep="bits", student=f"hf:{folder / 'model'}", dtype="fp32"
-    )
+    teach(spec, task, tmp_path / "c", keep="bits", student=f"hf:{folder / 'model'}", dtype="fp32")
     model, own, _ = open_base(f"hf:{folder / 'model'}", torch.float32, "cpu")
     found = samples(task, Reader(model, own, "model"), 128)
     cache = TeacherCache(tmp_path / "c")
