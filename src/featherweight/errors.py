@@ -40,5 +40,9 @@ class ContextLengthError(EngineError):
         )
 
 
+class CompressError(FeatherweightError):
+    """A cut that a model does not allow: a structure we do not know, more layers than it has."""
+
+
 class OutputError(FeatherweightError):
     """A result that cannot be written where it was asked for."""
