@@ -103,14 +103,14 @@ def encode(texts: Sequence[Example], model: Any, tokenizer: Any, name: str) -> l
 def batches(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
     """Samples of like length together, at most `BATCH_TOKENS` in a batch with its padding."""
     batch: list[Sample] = []
-    width = 0
+    width = target = 0
     for sample in sorted(samples, key=lambda s: (len(s.ids), len(s.target)), reverse=True):
-        wider = max(width, len(sample.ids) + len(sample.target))
-        if batch and wider * (len(batch) + 1) > BATCH_TOKENS:
+        wider = (max(width, len(sample.ids)), max(target, len(sample.target)))
+        if batch and sum(wider) * (len(batch) + 1) > BATCH_TOKENS:
             yield batch
-            batch, wider = [], len(sample.ids) + len(sample.target)
+            batch, wider = [], (len(sample.ids), len(sample.target))
         batch.append(sample)
-        width = wider
+        width, target = wider
     if batch:
         yield batch
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from featherweight.compress.calibrate import (
     Masks,
@@ -41,6 +42,7 @@ from featherweight.engines.hf_open import (
     model_folder,
     open_model,
     opening,
+    quiet,
 )
 from featherweight.engines.identity import TOKENIZER, identity
 from featherweight.engines.load import parse
@@ -122,7 +124,6 @@ def prune(
         )
         cut = (len(importance[DECODER][0]), size)
         student = cut_neurons(student, neurons)
-    student = student.to(stored)
     sizes = (before, parameters(student))
 
     manifest = {
@@ -145,21 +146,9 @@ def prune(
         "dtype": str(stored).removeprefix("torch."),
         "versions": _versions(),
     }
+    proof = Sample(samples[0].ids[:PROVED], samples[0].target[:PROVED])
     with write_folder(output) as temporary:
-        student.save_pretrained(temporary)
-        for pattern in CARRIED:
-            for path in folder.glob(pattern):
-                if path.is_file():
-                    shutil.copyfile(path, temporary / path.name)
-        (temporary / MANIFEST).write_bytes(
-            orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n"
-        )
-        sample = Sample(samples[0].ids[:PROVED], samples[0].target[:PROVED])
-        expected = logits(student, sample)
-        del student
-        with opening(f"the pruned copy of {spec}"):
-            opened, _ = open_model(str(temporary), stored, device)
-        _prove(logits(opened, sample), expected, opened.config.model_type)
+        _save(student, stored, folder, temporary, manifest, proof)
     return Pruned(output, kept, influence, cut, sizes, manifest)
 
 
@@ -198,10 +187,27 @@ def _measure(
     return blocks.influence(), neurons.importance() if neurons else {}
 
 
-def _prove(found: torch.Tensor, expected: torch.Tensor, kind: str) -> None:
-    """The saved copy must answer as the cut model: a config field we do not know may matter."""
-    near = found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-2, atol=1e-3)
-    if not near:
+def _save(
+    student: Any, stored: Any, teacher: Path, output: Path, manifest: dict[str, Any], proof: Sample
+) -> None:
+    """Fill `output`; raises `CompressError` where it does not answer as `student` does."""
+    kind, device = student.config.model_type, student.device
+    expected = logits(student, proof)
+    try:
+        with quiet():
+            student.to(stored).save_pretrained(output)
+    except StrictDataclassError as error:
+        why = " ".join(str(error).split())[:300]
+        raise CompressError(f"{kind}: its config does not allow this cut: {why}.") from error
+    for pattern in CARRIED:
+        for path in filter(Path.is_file, teacher.glob(pattern)):
+            shutil.copyfile(path, output / path.name)
+    (output / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
+    # float32 again: `to` also rounds tables that are no weights, and that a loader makes anew
+    with opening(f"the pruned copy of {manifest['teacher']['spec']}"):
+        opened, _ = open_model(str(output), torch.float32, str(device))
+    found = logits(opened, proof)
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-4, atol=1e-4):
         raise CompressError(
             f"{kind}: the saved copy answers otherwise than the cut model, so its config holds "
             "something about layers that is not known here; this architecture cannot be pruned."
