@@ -86,6 +86,12 @@ def test_width_alone_keeps_every_layer(teachers: dict[str, Path], tmp_path: Path
     found = cut(teachers["tied llama"], tmp_path / "student", width=0.5)
     assert found.kept == {"decoder": tuple(range(LAYERS))}
     config = json.loads((tmp_path / "student" / "config.json").read_text())
+    one = drop_layers(
+        transformers.AutoModelForCausalLM.from_pretrained(teachers["tied llama"]), {"decoder": [0]}
+    )
+    flat = shutil.copytree(teachers["tied llama"], tmp_path / "flat")
+    one.save_pretrained(flat)
+    assert cut(flat, tmp_path / "narrow", width=0.5).kept == {"decoder": (0,)}
     assert (config["num_hidden_layers"], config["intermediate_size"]) == (LAYERS, 32)
 
 
@@ -147,7 +153,7 @@ def test_a_copy_that_answers_otherwise_is_not_kept(
     with pytest.raises(CompressError, match=r"^smollm3: the saved copy answers otherwise .*\.$"):
         cut(teacher, tmp_path / "student", depth=2)
     monkeypatch.setattr("featherweight.compress.depth.PER_LAYER", ("no_rope_layers",))
-    with pytest.raises(CompressError, match="smollm3: its config does not allow this cut"):
+    with pytest.raises(CompressError, match="smollm3: transformers does not save this cut"):
         cut(teacher, tmp_path / "student", depth=2)
     assert [path.name for path in tmp_path.iterdir()] == ["teacher"]
     monkeypatch.undo()

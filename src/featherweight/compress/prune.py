@@ -105,16 +105,13 @@ def prune(
         model, tokenizer = open_model(name, torch.float32, device)
     counts = {stack: len(found.blocks) for stack, found in stacks(model).items()}
     for count in counts.values():  # what cannot be is said before the long reading
-        choose_layers([0.0] * count, _keep(count, depth, drop))
+        _kept([0.0] * count, depth, drop)
     size = None if width is None else check_width(model, width)
     samples = encode(texts.examples, model, tokenizer, spec)
     before = parameters(model)
     influence, importance = _measure(model, samples, size is not None, progress)
 
-    kept = {
-        stack: choose_layers(found, _keep(len(found), depth, drop))
-        for stack, found in influence.items()
-    }
+    kept = {stack: _kept(found, depth, drop) for stack, found in influence.items()}
     student = drop_layers(model, kept)
     del model
     cut: tuple[int, int] | None = None
@@ -168,11 +165,11 @@ def _teacher(spec: str) -> tuple[str, Path]:
     return name, folder
 
 
-def _keep(count: int, depth: int | None, drop: int | None) -> int:
-    """How many of a stack's `count` layers stay."""
+def _kept(influence: Sequence[float], depth: int | None, drop: int | None) -> tuple[int, ...]:
+    """The layers of one stack that stay: all where only the width is cut."""
     if drop is not None:
-        return count - drop
-    return count if depth is None else depth
+        return choose_layers(influence, len(influence) - drop)
+    return tuple(range(len(influence))) if depth is None else choose_layers(influence, depth)
 
 
 def _measure(
@@ -196,9 +193,12 @@ def _save(
     try:
         with quiet():
             student.to(stored).save_pretrained(output)
-    except StrictDataclassError as error:
+    except (StrictDataclassError, ValueError) as error:  # of config or generation config
         why = " ".join(str(error).split())[:300]
-        raise CompressError(f"{kind}: its config does not allow this cut: {why}.") from error
+        raise CompressError(
+            f"{kind}: transformers does not save this cut ({why}); correct the teacher's config "
+            "files, or choose another architecture."
+        ) from error
     for pattern in CARRIED:
         for path in filter(Path.is_file, teacher.glob(pattern)):
             shutil.copyfile(path, output / path.name)
