@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featherweight import cli_compress, cli_eval
+from featherweight import cli_compress, cli_eval, cli_train
 from featherweight.cli_io import (
     complain,
     console,
@@ -192,6 +192,7 @@ for command in (
     cli_eval.compare,
     cli_eval.tradeoff,
     cli_compress.prune,
+    cli_train.train,
 ):
     app.command()(command)
 

@@ -44,5 +44,9 @@ class CompressError(FeatherweightError):
     """A cut that a model does not allow: a structure we do not know, more layers than it has."""
 
 
+class TrainingError(FeatherweightError):
+    """A training that cannot begin or go on: its settings, data, teacher or loss."""
+
+
 class OutputError(FeatherweightError):
     """A result that cannot be written where it was asked for."""

@@ -1,0 +1,216 @@
+"""The commands that make a model: train, teach. Arguments, a library call, print."""
+
+from dataclasses import fields
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featherweight.cli_eval import How, Input, Json
+from featherweight.cli_io import console, fail, print_json, usage_errors
+from featherweight.errors import DataError, FeatherweightError, TrainingError, UnknownModelError
+
+if TYPE_CHECKING:
+    from featherweight.tasks import Task
+
+
+class Method(StrEnum):
+    sft = "sft"
+    lora = "lora"
+    kd = "kd"
+    neo = "neo"
+    cat_xent = "cat-xent"
+    cat_dist = "cat-dist"
+    gatekeeper = "gatekeeper"
+
+
+class Tune(StrEnum):
+    full = "full"
+    lora = "lora"
+
+
+class Divergence(StrEnum):
+    forward_kl = "forward_kl"
+    reverse_kl = "reverse_kl"
+    jsd = "jsd"
+    skew_kl = "skew_kl"
+    skew_reverse_kl = "skew_reverse_kl"
+
+
+class Lora(StrEnum):
+    lora = "lora"
+    rslora = "rslora"
+    dora = "dora"
+    pissa = "pissa"
+    moslora = "moslora"
+
+
+class Mask(StrEnum):
+    all = "all"
+    either = "either"
+    student = "student"
+    teacher = "teacher"
+    random = "random"
+
+
+def _config(context: typer.Context, path: Path | None) -> Path | None:
+    """A YAML file's entries become defaults: what is said on the command line wins."""
+    if path is not None:
+        with usage_errors():
+            context.default_map = _entries(path, {p.name or "" for p in context.command.params})
+    return path
+
+
+def _entries(path: Path, known: set[str]) -> dict[str, Any]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: not a list of entries; write lines like `student: smollm2-135m`.")
+    entries = {str(key).replace("-", "_"): value for key, value in found.items()}
+    if unknown := sorted(entries.keys() - (known - {"config"})):
+        raise DataError(
+            f"{path}: {unknown[0]!r} is no option of train; see `featherweight train --help`."
+        )
+    return entries
+
+
+def train(
+    student: Annotated[
+        str, typer.Option(metavar="SPEC", help="The model that learns: hf:DIR, or smollm2-135m.")
+    ],
+    data: Annotated[
+        str, typer.Option(metavar="TASK", help="What it learns: a task, or a file of your rows.")
+    ],
+    output: Annotated[Path, typer.Option(help="Where the model goes; a stopped run goes on.")],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="These options from a YAML file.", callback=_config, is_eager=True),
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the tasks' data lie.")] = None,
+    split: Annotated[str, typer.Option(help="Of a task: which part is learnt.")] = "train",
+    input: Annotated[Input | None, typer.Option(help="QMSum: what is read of a meeting.")] = None,
+    words: Annotated[int | None, typer.Option(min=1, help="QMSum: at most so many words.")] = None,
+    how: Annotated[How | None, typer.Option(help="Choices: text or letter.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    val: Annotated[
+        str | None, typer.Option(help="Evaluate on this split on the way, or on a file of rows.")
+    ] = None,
+    val_limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="hf:DIR, or a cache written by teach.")
+    ] = None,
+    method: Annotated[Method | None, typer.Option(help="neo with a teacher, else lora.")] = None,
+    tune: Annotated[Tune | None, typer.Option(help="All weights, or LoRA.")] = None,
+    kd_weight: Annotated[float | None, typer.Option(help="Of the teacher; 0.5.")] = None,
+    divergence: Annotated[Divergence, typer.Option()] = Divergence.forward_kl,
+    mix: Annotated[
+        float | None, typer.Option(help="beta of jsd (0.5), lambda of the skewed (0.1).")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Inside the divergence only.")] = 1.0,
+    mask: Annotated[Mask | None, typer.Option(help="CAT and its controls; either.")] = None,
+    keep: Annotated[float, typer.Option(help="Share that the random mask keeps.")] = 1.0,
+    gate: Annotated[float | None, typer.Option(help="Gatekeeper: weight of right tokens.")] = None,
+    lora: Annotated[Lora, typer.Option(help="Which LoRA.")] = Lora.lora,
+    rank: Annotated[int | None, typer.Option(min=1, help="64 from 1B on, 16 below.")] = None,
+    dropout: Annotated[float, typer.Option(help="Of LoRA.")] = 0.0,
+    targets: Annotated[str, typer.Option(help="Layers with LoRA.")] = "all-linear",
+    lr: Annotated[float | None, typer.Option(help="Times 10 for LoRA, by size.")] = None,
+    schedule: Annotated[str, typer.Option(help="As transformers names them.")] = "cosine",
+    warmup: Annotated[float, typer.Option(help="Share of the steps.")] = 0.1,
+    weight_decay: Annotated[float, typer.Option()] = 0.0,
+    clip: Annotated[float, typer.Option(help="Largest norm of a gradient.")] = 1.0,
+    optimiser: Annotated[str, typer.Option(help="As transformers names them.")] = "adamw_torch",
+    epochs: Annotated[float, typer.Option()] = 1.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of epochs.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Examples of one step.")] = 8,
+    micro_batch: Annotated[int, typer.Option(min=1, help="Of them at once.")] = 1,
+    max_length: Annotated[int | None, typer.Option(min=2, help="Tokens; the context.")] = None,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option(help="Less memory, a third more time.")
+    ] = False,
+    dtype: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    eval_every: Annotated[int | None, typer.Option(min=1, help="Steps; a tenth of all.")] = None,
+    eval_texts: Annotated[
+        int, typer.Option(min=0, help="Answer so many of --val each time, and score them.")
+    ] = 0,
+    save_every: Annotated[int | None, typer.Option(min=1, help="Steps; a tenth of all.")] = None,
+    stop_on: Annotated[str | None, typer.Option(help="loss, ce, rouge1, ...: the best.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many evaluations without a better one.")
+    ] = None,
+    report_to: Annotated[str, typer.Option(help="tensorboard, wandb, ...")] = "none",
+    json: Json = False,
+) -> None:
+    """Make a compact model do a task: SFT, LoRA, distillation, or both (NEO)."""
+    chosen = {key: value for key, value in locals().items() if key != "config"}
+    try:
+        from featherweight.distill.settings import Settings
+        from featherweight.distill.train import train as run
+    except ImportError as error:
+        hint = "run `pip install 'featherweight[train]'`"
+        fail(TrainingError(f"training needs {error.name}, which is not installed; {hint}."))
+    from featherweight.show_train import TrainView
+
+    with usage_errors():
+        settings = Settings(
+            **{f.name: _plain(chosen[f.name]) for f in fields(Settings) if f.name in chosen}
+        )
+        learnt = _task(data, data_dir, split, input, words, how, limit)
+        tests = None
+        if val is not None:
+            if _is_file(val):
+                tests = _task(val, None, None, None, None, how, val_limit)
+            else:
+                tests = _task(data, data_dir, val, input, words, how, val_limit)
+        elif eval_texts or patience:
+            raise DataError("--eval-texts and --patience need --val.")
+    try:
+        with TrainView(console()) as view:
+            trained = run(
+                student, learnt, output, val=tests, teacher=teacher, settings=settings, tell=view
+            )
+    except UnknownModelError as error:
+        fail(error, code=2)
+    except FeatherweightError as error:
+        fail(error)
+    if json:
+        print_json(dict(trained.result))
+    else:
+        view.done(trained)
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, StrEnum) else value
+
+
+def _is_file(name: str) -> bool:
+    return bool(Path(name).suffix) or Path(name).exists()
+
+
+def _task(
+    name: str,
+    data: Path | None,
+    split: str | None,
+    input: Input | None,
+    words: int | None,
+    how: How | None,
+    limit: int | None,
+) -> "Task":
+    from featherweight.tasks import load_task
+
+    own = _is_file(name)
+    return load_task(
+        name,
+        data,
+        split=None if own else split,
+        input=_plain(input),
+        words=words,
+        how=_plain(how),
+        limit=limit,
+    )

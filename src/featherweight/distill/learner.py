@@ -1,0 +1,161 @@
+"""Student, teacher and objective as one module: its forward is the loss.
+
+The objective runs inside this module's forward, so that DDP and FSDP, which wrap it, see every
+parameter used. Models run without their last layer: only rows with a label reach it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featherweight.distill.data import IGNORED
+from featherweight.distill.head import Head, head_of
+from featherweight.distill.objective import Hidden, Objective, TopK, rows_loss
+from featherweight.errors import TrainingError
+
+
+class Learner(nn.Module):  # type: ignore[misc]
+    """`forward` gives {"loss": scalar}; sums for the log are kept in `tally`."""
+
+    accepts_loss_kwargs = True  # the Trainer hands over num_items_in_batch and divides no more
+
+    def __init__(
+        self,
+        student: Any,
+        objective: Objective,
+        *,
+        name: str,
+        teacher: Any = None,
+        teacher_head: Head | None = None,
+        vocabulary: int | None = None,
+    ) -> None:
+        """`teacher` is a model in memory, `teacher_head` the head over cached hidden states."""
+        super().__init__()
+        self.student = student
+        self.config = student.config
+        self.objective = objective
+        self.name = name
+        self._unregistered = (teacher, teacher_head)  # not ours to train, save or wrap
+        self._vocabulary = vocabulary
+        self.tally: dict[str, Tensor] = {}
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        decoder_input_ids: Tensor | None = None,
+        teacher_hidden: Tensor | None = None,
+        teacher_ids: Tensor | None = None,
+        teacher_logprobs: Tensor | None = None,
+        teacher_tail: Tensor | None = None,
+        teacher_correct: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **_: Any,
+    ) -> dict[str, Tensor]:
+        """The loss of a micro-batch as `collate` makes it, divided by `num_items_in_batch`.
+
+        Without that (evaluation) it is divided by the micro-batch's own number of labels.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if decoder_input_ids is not None:
+            inputs["decoder_input_ids"] = decoder_input_ids
+        rows = (labels.flatten() != IGNORED).nonzero()[:, 0]
+        hidden = label_states(self.student, inputs, rows)
+        teacher: TopK | Hidden | None = None
+        model, head = self._unregistered
+        if model is not None:
+            with torch.no_grad():
+                teacher = Hidden(label_states(model, inputs, rows), head_of(model, "the teacher"))
+        elif teacher_hidden is not None and head is not None:
+            teacher = Hidden(teacher_hidden, head)
+        elif teacher_ids is not None and teacher_logprobs is not None and teacher_tail is not None:
+            teacher = TopK(teacher_ids, teacher_logprobs, teacher_tail)
+        count = len(rows) if num_items_in_batch is None else num_items_in_batch
+        count = torch.as_tensor(count, dtype=torch.float32, device=hidden.device).clamp(min=1)
+        found = rows_loss(
+            self.objective,
+            hidden,
+            head_of(self.student, self.name),
+            labels.flatten()[rows],
+            1.0 / count,
+            teacher,
+            teacher_correct,
+            self._vocabulary,
+        )
+        self._count(
+            tokens=len(rows),
+            objective=found.loss * count,
+            ce=found.ce,
+            kd=found.kd,
+            kept=found.kept,
+            right=found.right,
+        )
+        # an empty micro-batch has no rows, but DDP waits for every parameter's gradient
+        return {"loss": found.loss + 0.0 * hidden.sum()} if not len(rows) else {"loss": found.loss}
+
+    def _count(self, **sums: Tensor | int) -> None:
+        for key, value in sums.items():
+            value = torch.as_tensor(value, dtype=torch.float32).detach()
+            self.tally[key] = self.tally[key] + value if key in self.tally else value
+
+    def gradient_checkpointing_enable(self, **settings: Any) -> None:
+        """As of a transformers model."""
+        self.student.gradient_checkpointing_enable(**settings)
+        if any(p.requires_grad for p in self.student.parameters()):
+            self.student.enable_input_require_grads()  # a frozen embedding would cut the graph
+
+
+def label_states(model: Any, inputs: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+    """Final hidden states [n, H] at `rows` of the flattened [B x T] positions."""
+    with headless(model) as seen:
+        model(**inputs, use_cache=False)
+    return seen[0].flatten(0, 1)[rows]
+
+
+@contextmanager
+def headless(model: Any) -> Iterator[list[Tensor]]:
+    """Inside, the model's last layer does nothing but note what it is given: [B, T, H]."""
+    module, seen = model.get_output_embeddings(), []
+
+    def note(states: Tensor, *_: Any, **__: Any) -> Tensor:
+        seen.append(states)
+        # no positions: what a model does to its logits afterwards costs nothing
+        return states.new_zeros(len(states), 0, 1)
+
+    module.forward = note
+    try:
+        yield seen
+    finally:
+        del module.forward
+
+
+def check_head(model: Any, name: str) -> None:
+    """Refuse a model whose logits are not hidden states times the head (scaled, capped).
+
+    Raises `TrainingError`. Measured on four tokens.
+    """
+    device = next(model.parameters()).device
+    ids = torch.tensor([[3, 5, 7, 4]], device=device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        want = model(**inputs, use_cache=False).logits[0].float()
+        head = head_of(model, name).detached().to(torch.float32)
+        states = label_states(model, inputs, torch.arange(4, device=device)).float()
+        got = torch.empty_like(want)
+        head.project(states, out=got)
+    model.train(training)
+    spread = float((want - want.mean(-1, keepdim=True)).abs().max())
+    tolerance = 0.05 if next(model.parameters()).dtype != torch.float32 else 1e-3
+    if not torch.allclose(got, want, rtol=0, atol=tolerance * max(spread, 1e-3)):
+        raise TrainingError(
+            f"{name}: its logits are not its hidden states times its output layer (it scales or "
+            "caps them), which the loss here does not know; choose another model."
+        )

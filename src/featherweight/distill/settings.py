@@ -1,0 +1,196 @@
+"""The dials of a training, and what is derived from them: all of it is printed before work starts.
+
+| method | tuned | kd_weight | mask |
+| --- | --- | --- | --- |
+| sft | full | 0 | all |
+| lora | LoRA | 0 | all |
+| kd | full | 0.5 | all |
+| neo | LoRA | 0.5 | all |
+| cat-xent | LoRA or full | 0 | either model predicts the gold token |
+| cat-dist | LoRA or full | 0.5 | the same |
+| gatekeeper | LoRA or full | 0 | wrong tokens are pushed to uniform |
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from featherweight.distill.divergence import DIVERGENCES, Divergence
+from featherweight.distill.objective import Mask, Objective
+from featherweight.distill.student import LORA_KINDS, LoraKind, alpha_of
+from featherweight.errors import TrainingError
+
+Method = Literal["sft", "lora", "kd", "neo", "cat-xent", "cat-dist", "gatekeeper"]
+METHODS: tuple[str, ...] = get_args(Method)
+Tune = Literal["full", "lora"]
+LARGE = 1_000_000_000  # parameters from which the published rank and rates are taken as they are
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user chooses. None is derived by `derive`; `batch` counts examples of one step."""
+
+    method: Method | None = None
+    tune: Tune | None = None
+    kd_weight: float | None = None
+    divergence: Divergence = "forward_kl"
+    mix: float | None = None
+    temperature: float = 1.0
+    mask: Mask | None = None
+    keep: float = 1.0
+    gate: float | None = None
+    lora: LoraKind = "lora"
+    rank: int | None = None
+    dropout: float = 0.0
+    targets: str = "all-linear"
+    lr: float | None = None
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    optimiser: str = "adamw_torch"
+    epochs: float = 1.0
+    steps: int | None = None
+    batch: int = 8
+    micro_batch: int = 1
+    max_length: int | None = None
+    gradient_checkpointing: bool = False
+    dtype: str = "auto"
+    seed: int = 0
+    eval_every: int | None = None
+    eval_texts: int = 0
+    save_every: int | None = None
+    stop_on: str | None = None
+    patience: int | None = None
+    report_to: str = "none"
+
+    def __post_init__(self) -> None:
+        positive = {"rank", "lr", "epochs", "steps", "batch", "micro_batch", "max_length"}
+        positive |= {"eval_every", "save_every", "patience", "temperature"}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in positive and value is not None and not value > 0:
+                raise TrainingError(f"{field.name} is {value}; it must be above 0.")
+        for name, allowed in (
+            ("method", METHODS),
+            ("tune", get_args(Tune)),
+            ("divergence", DIVERGENCES),
+            ("mask", get_args(Mask)),
+            ("lora", LORA_KINDS),
+        ):
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise TrainingError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")
+        for name in ("kd_weight", "gate", "keep", "dropout", "warmup"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise TrainingError(f"{name} is {value}; it must lie between 0 and 1.")
+        if self.mix is not None and not 0 < self.mix < 1:
+            raise TrainingError(f"mix is {self.mix}; it must lie between 0 and 1, both excluded.")
+        if self.batch % self.micro_batch:
+            raise TrainingError(
+                f"batch {self.batch} is no multiple of micro_batch {self.micro_batch}; change one."
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided, with the reason where it was not the user's choice."""
+
+    method: Method
+    tune: Tune
+    objective: Objective
+    rank: int | None
+    alpha: float | None
+    lr: float
+    stop_on: str
+    reasons: dict[str, str]
+
+
+def derive(settings: Settings, params: int, has_teacher: bool) -> Plan:
+    """Fill in what was not chosen, for a student of `params` parameters.
+
+    Raises `TrainingError` for settings that contradict each other.
+    """
+    reasons: dict[str, str] = {}
+    method = settings.method
+    if method is None:
+        method = "neo" if has_teacher else "lora"
+        reasons["method"] = "a teacher is named" if has_teacher else "no teacher is named"
+    tune = settings.tune
+    if tune is None:
+        tune = "full" if method in ("sft", "kd") else "lora"
+        reasons["tune"] = f"as {method} is"
+    if (method, tune) in (("sft", "lora"), ("kd", "lora"), ("lora", "full"), ("neo", "full")):
+        other = {"sft": "lora", "kd": "neo", "lora": "sft", "neo": "kd"}[method]
+        raise TrainingError(f"{method} tunes otherwise; for --tune {tune} say --method {other}.")
+    objective = _objective(settings, method, reasons)
+    if objective.needs_teacher and not has_teacher:
+        raise TrainingError(f"{method} learns from a teacher; add --teacher SPEC or a cache.")
+    if objective.needs_correctness and not has_teacher:
+        raise TrainingError(
+            f"{method} must know where the large model is right; add --teacher SPEC or a cache."
+        )
+    large = params >= LARGE
+    rank = alpha = None
+    if tune == "lora":
+        rank = settings.rank or (64 if large else 16)
+        alpha = alpha_of(settings.lora, rank)
+        if settings.rank is None:
+            reasons["rank"] = f"{params / 1e6:,.0f}M parameters"
+        reasons["alpha"] = "twice the rank" if settings.lora != "rslora" else "twice its root"
+    lr = settings.lr
+    if lr is None:
+        lr = (2e-5 if large else 3e-5) * (10 if tune == "lora" else 1)
+        reasons["lr"] = "ten times that of full tuning" if tune == "lora" else "full tuning"
+    # a mask that leaves nothing makes a perfect loss
+    masked = objective.mask != "all" or objective.gate is not None
+    stop_on = settings.stop_on or ("ce" if masked else "loss")
+    return Plan(method, tune, objective, rank, alpha, lr, stop_on, reasons)
+
+
+def _objective(settings: Settings, method: Method, reasons: dict[str, str]) -> Objective:
+    distils = method in ("kd", "neo", "cat-dist")
+    weight = settings.kd_weight
+    if weight is None:
+        weight = 0.5 if distils else 0.0
+    elif weight and not distils:
+        raise TrainingError(f"{method} has no kd_weight; choose kd, neo or cat-dist.")
+    mask = settings.mask
+    if mask is None:
+        mask = "either" if method.startswith("cat-") else "all"
+    elif mask != "all" and not method.startswith("cat-"):
+        raise TrainingError(f"{method} has no mask; choose cat-xent or cat-dist.")
+    gate = settings.gate
+    if method == "gatekeeper":
+        gate = 0.5 if gate is None else gate
+        if settings.gate is None:
+            reasons["gate"] = "right and wrong tokens weigh alike"
+    elif gate is not None:
+        raise TrainingError(f"{method} has no gate; choose gatekeeper.")
+    return Objective(
+        kd_weight=weight,
+        divergence=settings.divergence,
+        mix=settings.mix,
+        temperature=settings.temperature,
+        mask=mask,
+        keep=settings.keep,
+        gate=gate,
+    )
+
+
+def described(plan: Plan) -> list[tuple[str, str, str]]:
+    """Name, value and reason of what was decided, for printing."""
+    o = plan.objective
+    rows: list[tuple[str, Any]] = [("method", plan.method), ("tune", plan.tune)]
+    if plan.tune == "lora":
+        rows += [("rank", plan.rank), ("alpha", plan.alpha)]
+    rows.append(("lr", f"{plan.lr:g}"))
+    if o.gate is not None:
+        rows.append(("gate", o.gate))
+    else:
+        rows += [("kd_weight", o.kd_weight), ("mask", o.mask)]
+    if o.needs_teacher:
+        rows += [("divergence", o.divergence), ("temperature", o.temperature)]
+        if o.divergence not in ("forward_kl", "reverse_kl"):
+            rows.append(("mix", o.mixed))
+    return [(name, str(value), plan.reasons.get(name, "")) for name, value in rows]
