@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from featherweight.errors import OutputError
-from featherweight.files import check_writable, sha256, write_atomic
+from featherweight.files import check_writable, sha256, write_atomic, write_folder
 
 
 def test_writing(tmp_path: Path) -> None:
@@ -58,3 +58,35 @@ def test_sha256(tmp_path: Path) -> None:
     import hashlib
 
     assert sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 3_000_000).hexdigest()
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with write_folder(tmp_path / "a" / "b") as folder:
+            (folder / "file").write_text("x")
+            assert folder.parent == tmp_path / "a" and not (tmp_path / "a" / "b").exists()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a" / "b" / "file").read_text() == "x"
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o750
+    with pytest.raises(KeyboardInterrupt), write_folder(tmp_path / "a" / "c") as folder:
+        (folder / "file").write_text("x")
+        raise KeyboardInterrupt
+    assert [item.name for item in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_a_folder_with_other_work_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "used").mkdir()
+    with write_folder(tmp_path / "used"):  # it is empty
+        pass
+    with pytest.raises(OutputError, match="cannot write"), write_folder(tmp_path / "used"):
+        (tmp_path / "used" / "mine").write_text("x")  # filled while we worked
+    (tmp_path / "file").write_text("x")
+    for name in ("used", "file"):
+        with pytest.raises(OutputError, match="not empty"), write_folder(tmp_path / name):
+            pass
+    with pytest.raises(OutputError, match="cannot write"), write_folder(tmp_path / "file" / "a"):
+        pass
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["file", "used"]
+    assert [item.name for item in (tmp_path / "used").iterdir()] == ["mine"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featherweight.engines import Engine, Generation, Message, Request, load_engine
     from featherweight.errors import (
+        CompressError,
         ContextLengthError,
         DataError,
         EngineError,
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BM25Locator",
+    "CompressError",
     "ContextLengthError",
     "DataError",
     "Engine",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featherweight import cli_eval, cli_train
+from featherweight import cli_compress, cli_eval, cli_train
 from featherweight.cli_io import (
     complain,
     console,
@@ -191,6 +191,7 @@ for command in (
     cli_eval.score,
     cli_eval.compare,
     cli_eval.tradeoff,
+    cli_compress.prune,
     cli_train.train,
     cli_train.teach,
 ):

@@ -40,6 +40,10 @@ class ContextLengthError(EngineError):
         )
 
 
+class CompressError(FeatherweightError):
+    """A cut that a model does not allow: a structure we do not know, more layers than it has."""
+
+
 class TrainingError(FeatherweightError):
     """A training that cannot begin or go on: its settings, data, teacher or loss."""
 

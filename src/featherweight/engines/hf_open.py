@@ -60,14 +60,22 @@ def opening(name: str) -> Iterator[None]:
 
     A command line has a bar of its own, and what the report tells is checked in `load_weights`.
     """
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        raise EngineError(f"{name} cannot be opened: {why}") from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No bars and no reports of transformers, as it reads or writes a model."""
     bars, level = hub_logging.is_progress_bar_enabled(), hub_logging.get_verbosity()
     hub_logging.disable_progress_bar()
     hub_logging.set_verbosity_error()
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        why = " ".join(str(error).split())[:300] or type(error).__name__
-        raise EngineError(f"{name} cannot be opened: {why}") from error
     finally:
         hub_logging.set_verbosity(level)
         if bars:

@@ -1,0 +1,219 @@
+"""From a teacher's directory to a smaller student's: read, measure, cut, save, prove.
+
+The teacher is read in float32 whatever it is stored in (the measure is exact, and going back to
+bf16 or fp16 changes no kept weight). The result is opened again before it gets its name: what its
+config says must answer as what was cut in memory does.
+"""
+
+import platform
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from huggingface_hub.errors import StrictDataclassError
+
+from featherweight.compress.calibrate import (
+    Masks,
+    Progress,
+    Sample,
+    encode,
+    logits,
+    read,
+    texts_sha256,
+)
+from featherweight.compress.depth import Influence, InfluenceMeter, choose_layers, drop_layers
+from featherweight.compress.structure import DECODER, parameters, stacks
+from featherweight.compress.width import (
+    Importance,
+    ImportanceMeter,
+    check_width,
+    choose_neurons,
+    cut_neurons,
+)
+from featherweight.engines.hf_open import (
+    is_adapter,
+    load_config,
+    model_folder,
+    open_model,
+    opening,
+    quiet,
+)
+from featherweight.engines.identity import TOKENIZER, identity
+from featherweight.engines.load import parse
+from featherweight.errors import CompressError
+from featherweight.files import check_new_folder, write_folder
+from featherweight.tasks import Task
+
+CARRIED = (*TOKENIZER, "LICENSE*", "NOTICE*")
+"""Copied as they are: the tokenizer keeps the teacher's hash, and the licence goes along."""
+PROVED = 64  # tokens of the text that both copies must answer alike
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was made, and from what. By stack: "decoder", of T5 "encoder" too.
+
+    `kept` are the teacher's layers that stayed, `influence` is every teacher layer's. `width`
+    (neurons of an MLP, `None` where it was not cut) and `parameters` are before and after.
+    """
+
+    folder: Path
+    kept: dict[str, tuple[int, ...]]
+    influence: Influence
+    width: tuple[int, int] | None
+    parameters: tuple[int, int]
+    manifest: dict[str, Any]
+
+
+def prune(
+    spec: str,
+    output: Path,
+    texts: Task,
+    *,
+    depth: int | None = None,
+    drop: int | None = None,
+    width: float | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Pruned:
+    """Write a copy of `spec` (an hf: model) with fewer layers, narrower MLPs, or both to `output`.
+
+    `depth` layers stay, or `drop` layers go, in each stack, chosen by `choose_layers`; `width` is
+    the share of neurons that stays, chosen by `choose_neurons`. Both are measured on the uncut
+    teacher in one pass over `texts`. `progress` is told texts read and texts in all.
+
+    Raises `CompressError` for a cut that the model does not allow, `EngineError` for a model that
+    cannot be opened, `DataError` for texts that it cannot read, and `OutputError` where `output`
+    is there and not empty. Nothing is left behind then.
+    """
+    name, folder = _teacher(spec)
+    if depth is not None and drop is not None:
+        raise CompressError("layers to keep and layers to drop were both given; give one.")
+    if depth is None and drop is None and width is None:
+        raise CompressError("nothing is to be cut; say how many layers to keep, or which width.")
+    check_new_folder(output)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with opening(spec):
+        stored = load_config(folder).dtype or torch.float32
+        model, tokenizer = open_model(name, torch.float32, device)
+    counts = {stack: len(found.blocks) for stack, found in stacks(model).items()}
+    for count in counts.values():  # what cannot be is said before the long reading
+        _kept([0.0] * count, depth, drop)
+    size = None if width is None else check_width(model, width)
+    samples = encode(texts.examples, model, tokenizer, spec)
+    before = parameters(model)
+    influence, importance = _measure(model, samples, size is not None, progress)
+
+    kept = {stack: _kept(found, depth, drop) for stack, found in influence.items()}
+    student = drop_layers(model, kept)
+    del model
+    cut: tuple[int, int] | None = None
+    if size is not None:
+        neurons = choose_neurons(
+            {stack: [importance[stack][layer] for layer in kept[stack]] for stack in kept}, size
+        )
+        cut = (len(importance[DECODER][0]), size)
+        student = cut_neurons(student, neurons)
+    sizes = (before, parameters(student))
+
+    manifest = {
+        "command": "prune",
+        "settings": {"keep_layers": depth, "drop_layers": drop, "width": width},
+        "teacher": identity(spec),
+        "texts": {
+            "name": texts.name,
+            **texts.settings,
+            "count": len(samples),
+            "tokens": sum(len(s.ids) + len(s.target) for s in samples),
+            "texts_sha256": texts_sha256(texts.examples),
+        },
+        "layers": {
+            stack: {"of": counts[stack], "kept": kept[stack], "influence": influence[stack]}
+            for stack in kept
+        },
+        "neurons": cut and {"before": cut[0], "after": cut[1]},
+        "parameters": {"before": sizes[0], "after": sizes[1]},
+        "dtype": str(stored).removeprefix("torch."),
+        "versions": _versions(),
+    }
+    proof = Sample(samples[0].ids[:PROVED], samples[0].target[:PROVED])
+    with write_folder(output) as temporary:
+        _save(student, stored, folder, temporary, manifest, proof)
+    return Pruned(output, kept, influence, cut, sizes, manifest)
+
+
+def _teacher(spec: str) -> tuple[str, Path]:
+    """Name and directory of an hf: model that is whole in itself."""
+    kind, name = parse(spec)
+    if kind != "hf":
+        raise CompressError(
+            f"{spec} cannot be pruned, only transformers models can; name one as hf:DIR."
+        )
+    folder = model_folder(name)
+    if is_adapter(folder):
+        raise CompressError(
+            f"{spec} is an adapter, whose weights are another model's; merge the two first, or "
+            "prune the base."
+        )
+    return name, folder
+
+
+def _kept(influence: Sequence[float], depth: int | None, drop: int | None) -> tuple[int, ...]:
+    """The layers of one stack that stay: all where only the width is cut."""
+    if drop is not None:
+        return choose_layers(influence, len(influence) - drop)
+    return tuple(range(len(influence))) if depth is None else choose_layers(influence, depth)
+
+
+def _measure(
+    model: Any, samples: Sequence[Sample], width: bool, progress: Progress | None
+) -> tuple[Influence, Importance]:
+    """Both measures in one pass; no importance unless `width`."""
+    masks: Masks = {}
+    with ExitStack() as stack:  # hooks left on would be copied into the student
+        blocks = stack.enter_context(closing(InfluenceMeter(model, masks)))
+        neurons = stack.enter_context(closing(ImportanceMeter(model, masks))) if width else None
+        read(model, samples, masks, progress)
+    return blocks.influence(), neurons.importance() if neurons else {}
+
+
+def _save(
+    student: Any, stored: Any, teacher: Path, output: Path, manifest: dict[str, Any], proof: Sample
+) -> None:
+    """Fill `output`; raises `CompressError` where it does not answer as `student` does."""
+    kind, device = student.config.model_type, student.device
+    expected = logits(student, proof)
+    try:
+        with quiet():
+            student.to(stored).save_pretrained(output)
+    except (StrictDataclassError, ValueError) as error:  # of config or generation config
+        why = " ".join(str(error).split())[:300]
+        raise CompressError(
+            f"{kind}: transformers does not save this cut ({why}); correct the teacher's config "
+            "files, or choose another architecture."
+        ) from error
+    for pattern in CARRIED:
+        for path in filter(Path.is_file, teacher.glob(pattern)):
+            shutil.copyfile(path, output / path.name)
+    (output / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
+    # float32 again: `to` also rounds tables that are no weights, and that a loader makes anew
+    with opening(f"the pruned copy of {manifest['teacher']['spec']}"):
+        opened, _ = open_model(str(output), torch.float32, str(device))
+    found = logits(opened, proof)
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-4, atol=1e-4):
+        raise CompressError(
+            f"{kind}: the saved copy answers otherwise than the cut model, so its config holds "
+            "something about layers that is not known here; this architecture cannot be pruned."
+        )
+
+
+def _versions() -> dict[str, str]:
+    names = ("featherweight", "torch", "transformers")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
