@@ -170,9 +170,8 @@ def test_only_complete_checkpoints_count(tmp_path: Path, kept: str) -> None:
         folder.mkdir()
         (folder / "x").write_text("x")
     assert checkpoints.newest(tmp_path) is None
-    checkpoints.finish(
-        tmp_path / "checkpoint-9", {tmp_path / "checkpoint-2"} if kept == "best" else set()
-    )
+    best = {tmp_path / "checkpoint-2"} if kept == "best" else set()
+    checkpoints.finish(tmp_path / "checkpoint-9", best)
     assert checkpoints.newest(tmp_path) == tmp_path / "checkpoint-9"
     assert set(tmp_path.iterdir()) == {tmp_path / "checkpoint-9"} | best
     checkpoints.begin(tmp_path / "checkpoint-9")
