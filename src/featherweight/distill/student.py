@@ -11,6 +11,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,6 +28,8 @@ from featherweight.errors import TrainingError
 
 LoraKind = Literal["lora", "rslora", "dora", "pissa", "moslora"]
 LORA_KINDS: tuple[str, ...] = get_args(LoraKind)
+# what PEFT calls a B with a mixer: its own shortening of names does not reach that deep
+_MIXED = re.compile(r"(.*\.lora_B)(?:\.default)?\.parametrizations\.weight\.original")
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -109,9 +112,9 @@ def _adapter_state(model: Any) -> dict[str, Tensor]:
     found = {}
     raw = get_peft_model_state_dict(model, save_embedding_layers=False)
     for key, value in raw.items():
-        if key.endswith("lora_B.parametrizations.weight.original"):
-            mix = raw[key.replace("original", "0.mix")]
-            found[key.replace("parametrizations.weight.original", "weight")] = value @ mix
+        if mixed := _MIXED.fullmatch(key):
+            mix = raw[key.removesuffix("original") + "0.mix"]
+            found[f"{mixed[1]}.weight"] = value @ mix
         elif ".parametrizations." not in key:
             found[key] = value
     return {key: value.detach().cpu().contiguous() for key, value in found.items()}
