@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featherweight import cli_eval
+from featherweight import cli_eval, cli_export
 from featherweight.cli_io import (
     complain,
     console,
@@ -186,7 +186,13 @@ def doctor() -> None:
     raise typer.Exit(0 if ready(found) else 1)
 
 
-for command in (cli_eval.eval, cli_eval.score, cli_eval.compare, cli_eval.tradeoff):
+for command in (
+    cli_eval.eval,
+    cli_eval.score,
+    cli_eval.compare,
+    cli_eval.tradeoff,
+    cli_export.export,
+):
     app.command()(command)
 
 

@@ -1,13 +1,17 @@
 """Files that are either whole or not there.
 
 `write_atomic` writes beside the target under a temporary name, syncs, and renames: a reader never
-sees half a file, and a crash leaves the old one.
+sees half a file, and a crash leaves the old one. `whole` does so for what others write: a large
+file, a directory.
 """
 
 import contextlib
 import hashlib
 import os
+import secrets
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from featherweight.errors import OutputError
@@ -41,6 +45,49 @@ def write_atomic(path: Path, data: str | bytes) -> None:
         if temporary is not None:  # also when the user stopped it
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """An `OSError` becomes an `OutputError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that you may write "
+            "to and that has room."
+        ) from None
+
+
+@contextlib.contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` for a file or a directory; it becomes `target` at the end.
+
+    Synced before it is renamed. Where the block raises, what was written is removed and `target` is
+    as it was. Raises `OSError` where the folder cannot be written, as the block may.
+    """
+    temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}")
+    try:
+        yield temporary
+        inside = sorted(temporary.rglob("*")) if temporary.is_dir() else []
+        for path in (*inside, temporary):
+            _sync(path)
+        temporary.replace(target)
+        _sync(target.parent)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def check_writable(folder: Path) -> None:
