@@ -33,10 +33,10 @@ def check_plain_lora(name: str, folder: Path, tied: bool) -> None:
         what = f"a base changed by {settings['init_lora_weights']!r}"
     else:
         for key in sorted(adapter_keys(folder)):
-            if not key.endswith((".lora_A.weight", ".lora_B.weight")):
-                what = f"a tensor {key.removeprefix('base_model.model.')}"
-            elif tied and ".lm_head." in key:
+            if tied and ".lm_head." in key:
                 what = "a LoRA on lm_head, whose weights the base shares with its embeddings,"
+            elif not key.endswith((".lora_A.weight", ".lora_B.weight")):
+                what = f"a tensor {key.removeprefix('base_model.model.')}"
             else:
                 continue
             break

@@ -23,11 +23,12 @@ LLAMA3 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 PROBE = (
-    "\n \n\n \n\n\n \t \t\t \t\n  \n   \r\n\r\n  🚀 (normal) 😶‍🌫️ ✅ 🦙🦙 3 33 333 3333 33333 333333 "
+    "\n \n\n \n\n\n \t \t\t \t\n  \n   \r\n\r\n 🚀 (normal) 😶‍🌫️ ✅ 🦙🦙 3 33 333 3333 33333 333333 "
     "3.3 3..3 3...3 1,234,567.89 v2.0 x86_64 ½ ² Ⅷ ⅷⅷ ٣٤ ३४ កាន់តែពិសេស 諸橋漢和2024年 ไทย "
     "Größe naïve café e\u0301 ------======= нещо на Български ''''''``````\"\"\"\"......!!!!!!???? "
     "I've been 'told he's there, 'RE you sure? 'M not sure I'll make it, I'D like SOME tea, We'Ve "
     "a'lL don'T __init__(self, *args): return {k: v for k in xs}\t# snake_case CamelCase CAPS "
+    "O'Dea Jo'Sam d'REst l'VEry a'LLo m'Me x'Tom end.\n\nNext;\r\n(x)\n "
     "http://a.b/c?d=e&f=%20 a\u00a0b\u3000c \u200b end  \n\n\tlast   "
 )
 

@@ -7,6 +7,7 @@ is refused.
 """
 
 import json
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -150,8 +151,9 @@ def load_adapter(place: Place, base: Any) -> Any:
         )
         here = adapter_keys(place.folder)
         wanted = set(peft.get_peft_model_state_dict(model, save_embedding_layers=False))
-    # whole embeddings may lie beside the adapter where tokens were added; peft loads them
-    odd = {key for key in here - wanted if not key.endswith(("embed_tokens.weight", "head.weight"))}
+    # peft saves whole embeddings too where tokens were added or a LoRA lies on them, and loads them
+    beside = re.compile(r".*\.(embed_tokens|lm_head)(\.base_layer)?\.weight")
+    odd = {key for key in here - wanted if not beside.fullmatch(key)}
     if wrong := sorted((wanted - here) | odd):
         raise EngineError(
             f"{place.name} does not fit its base {place.base_name}: {len(wrong)} tensors are "
@@ -200,10 +202,10 @@ def merge(name: str, tuned: Any) -> Any:
         merged = tuned.merge_and_unload()
     if tied:
         head, words = merged.get_output_embeddings(), merged.get_input_embeddings()
-        if torch.equal(head.weight, words.weight):
+        same = torch.equal(head.weight, words.weight)
+        if same:
             head.weight = words.weight
-        else:
-            merged.config.tie_word_embeddings = False
+        merged.config.tie_word_embeddings = same
     return merged.eval()
 
 
