@@ -48,13 +48,14 @@ def export(
     with usage_errors():
         if format is Format.safetensors and (adapter or like):
             raise EngineError("--adapter and --like belong to --format gguf; add it.")
-        try:
-            from featherweight.distill import export as exporting
-        except ImportError as error:
-            from featherweight.engines.load import missing
+    try:
+        from featherweight.distill import export as exporting
+    except ImportError as error:
+        from featherweight.engines.load import missing
 
-            raise missing(error, "train") from None
-        kind = None if type is None else type.value
+        fail(missing(error, "train"))
+    kind = None if type is None else type.value
+    with usage_errors():
         exporting.chosen_type("gguf-adapter" if adapter else format.value, kind)
     try:
         if format is Format.safetensors:
