@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from featherweight.errors import OutputError
-from featherweight.files import check_writable, sha256, write_atomic, write_folder
+from featherweight.files import (
+    check_writable,
+    output_errors,
+    sha256,
+    whole,
+    write_atomic,
+    write_folder,
+)
 
 
 def test_writing(tmp_path: Path) -> None:
@@ -39,6 +46,50 @@ def test_a_crash_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_others_write_appears_whole(tmp_path: Path) -> None:
+    with whole(tmp_path / "file") as path:
+        path.write_text("new")
+        assert not (tmp_path / "file").exists() and path.parent == tmp_path
+    with whole(tmp_path / "folder") as path:
+        (path / "deep").mkdir(parents=True)
+        (path / "deep" / "a").write_text("new")
+    assert (tmp_path / "file").read_text() == "new"
+    assert (tmp_path / "folder" / "deep" / "a").read_text() == "new"
+    assert {item.name for item in tmp_path.iterdir()} == {"file", "folder"}
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, ValueError])
+def test_what_others_left_half_written(tmp_path: Path, error: type[BaseException]) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    for name in ("file", "folder"):
+        with pytest.raises(error), whole(tmp_path / name) as path:
+            if name == "folder":
+                (path / "deep").mkdir(parents=True)
+            else:
+                path.write_text("new")
+            raise error
+    with pytest.raises(FileNotFoundError), whole(tmp_path / "never"):
+        pass  # nothing was written
+    assert {item.name for item in tmp_path.iterdir()} == {"file", "folder"}
+    assert (tmp_path / "file").read_text() == "old"
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_a_sync_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*a: No space left"),
+        output_errors(tmp_path / "a"),
+        whole(tmp_path / "a") as path,
+    ):
+        path.write_text("new")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featherweight import cli_compress, cli_eval, cli_train
+from featherweight import cli_compress, cli_eval, cli_export, cli_train
 from featherweight.cli_io import (
     complain,
     console,
@@ -194,6 +194,7 @@ for command in (
     cli_compress.prune,
     cli_train.train,
     cli_train.teach,
+    cli_export.export,
 ):
     app.command()(command)
 

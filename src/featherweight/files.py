@@ -1,12 +1,14 @@
 """Files and folders that are either whole or not there.
 
 `write_atomic` writes beside the target under a temporary name, syncs, and renames: a reader never
-sees half a file, and a crash leaves the old one. `write_folder` does so with a new folder.
+sees half a file, and a crash leaves the old one. `whole` does so for what others write: a large
+file, a folder; `write_folder` for a new folder.
 """
 
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -57,6 +59,41 @@ def check_new_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """An `OSError` becomes an `OutputError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that you may write "
+            "to and that has room."
+        ) from None
+
+
+@contextlib.contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` for a file or a directory; it becomes `target` at the end.
+
+    Synced before it is renamed. Where the block raises, what was written is removed and `target` is
+    as it was. Raises `OSError` where the folder cannot be written, as the block may.
+    """
+    temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}")
+    try:
+        yield temporary
+        inside = sorted(temporary.rglob("*")) if temporary.is_dir() else []
+        for path in (*inside, temporary):
+            _sync(path)
+        temporary.replace(target)
+        _sync(target.parent)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def write_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill, beside `folder`, which it becomes when the block ends well.
 
@@ -64,28 +101,17 @@ def write_folder(folder: Path) -> Iterator[Path]:
     where the files cannot be written.
     """
     check_new_folder(folder)
-    parent = folder.absolute().parent
-    temporary: Path | None = None
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:80]}.", dir=parent))
+    with output_errors(folder), whole(folder) as temporary:
+        temporary.mkdir()
         yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o777 & ~mask)  # mkdtemp makes 0700; the user's umask decides
-        temporary.replace(folder)  # over an empty folder too, never over one that was filled since
-        temporary = None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"cannot write {folder}: {reason}; choose a folder that you may write to."
-        ) from None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
 
 
 def check_writable(folder: Path) -> None:

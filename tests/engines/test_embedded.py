@@ -65,6 +65,7 @@ def test_matrices_become_q8_0_and_the_rest_stays(small: Path) -> None:
     new_fields, new = read(converted)
     assert new_fields.pop("general.file_type") == gguf.LlamaFileType.MOSTLY_Q8_0
     assert old_fields.pop("general.file_type") == gguf.LlamaFileType.MOSTLY_Q4_1
+    assert new_fields.pop("general.quantization_version") == gguf.GGML_QUANT_VERSION
     assert new_fields == old_fields
     assert {name: kind for name, (kind, _) in new.items()} == {"matrix": "Q8_0", "vector": "F32"}
     assert np.array_equal(new["vector"][1], old["vector"][1])
@@ -78,13 +79,13 @@ def test_matrices_become_q8_0_and_the_rest_stays(small: Path) -> None:
 def test_an_interrupted_conversion_leaves_nothing(
     small: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    written = gguf.GGUFWriter.write_tensors_to_file
+    written = gguf.GGUFWriter.write_tensor_data
 
-    def interrupted(self: Any, **settings: Any) -> None:
-        written(self, **settings)
+    def interrupted(self: Any, *tensor: Any) -> None:
+        written(self, *tensor)
         raise error
 
-    monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", interrupted)
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", interrupted)
     target = fast_copy(small)
     target.parent.mkdir(parents=True)
     with pytest.raises(error):

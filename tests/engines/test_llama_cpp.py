@@ -406,6 +406,13 @@ def test_closing_at_once(engine: LlamaCppEngine) -> None:
     stream.close()
 
 
+def test_the_ids_that_are_read(engine: LlamaCppEngine) -> None:
+    assert engine.tokens("Hello, we can use") == (19556, 28, 392, 416, 722)
+    messages = [Message(role="user", content="Hello")]
+    ids = engine.tokens(messages)
+    assert len(ids) == engine.count_tokens(messages) and 19556 in ids and ids[0] == 1
+
+
 def test_scores_are_refused_by_name(engine: LlamaCppEngine) -> None:
     with pytest.raises(EngineError, match=r"small: .*hf:DIR"):
         list(engine.score([("a", "b")]))

@@ -63,6 +63,8 @@ def test_a_plus_in_a_files_own_name(stubs: None, tmp_path: Path) -> None:
     path.touch()
     engine: Any = load_engine(f"gguf:{path}")
     assert engine.args == (path,) and engine.settings["adapter"] is None
+    engine = load_engine(f"gguf:{path}+{tmp_path}/c+d.gguf")
+    assert engine.args == (path,) and engine.settings["adapter"] == tmp_path / "c+d.gguf"
 
 
 def test_a_server() -> None:

@@ -12,13 +12,12 @@ a few seconds, happens once, and lands in the user's cache folder; nothing is do
 
 import importlib.util
 import os
-import secrets
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from featherweight.engines.gguf_write import Tensor, fields_of, kind_of, write_gguf
 from featherweight.errors import EngineError
-from featherweight.files import sha256
+from featherweight.files import sha256, whole
 
 EMBEDDED = "smollm2-135m"
 EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -77,39 +76,19 @@ def requantise_q8_0(source: Path, target: Path) -> None:
     `OSError` where the folder cannot be written.
     """
     import gguf
-    import numpy as np
 
     reader = gguf.GGUFReader(source)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    writer = gguf.GGUFWriter(temporary, reader.fields["general.architecture"].contents())
-    try:
-        for field in reader.fields.values():
-            if field.name.startswith("GGUF.") or field.name in SKIPPED_FIELDS:
-                continue
-            of = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(field.name, field.contents(), field.types[0], of)
-        writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
-        quantise: Callable[..., Any] = gguf.quants.quantize
-        for tensor in reader.tensors:
-            weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-            if weights.ndim == 1:
-                writer.add_tensor(tensor.name, weights)
-            else:
-                q8_0 = gguf.GGMLQuantizationType.Q8_0
-                writer.add_tensor(tensor.name, quantise(weights, q8_0), raw_dtype=q8_0)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        writer.close()
-        temporary.unlink(missing_ok=True)
+    tensors = []
+    for tensor in reader.tensors:
+        shape = tuple(int(size) for size in reversed(tensor.shape))
 
+        def values(tensor: Any = tensor) -> Any:
+            return gguf.quants.dequantize(tensor.data, tensor.tensor_type)
 
-SKIPPED_FIELDS = {"general.architecture", "general.file_type"}  # the writer sets its own
+        tensors.append(Tensor(tensor.name, shape, kind_of(shape, "Q8_0"), values))
+    architecture = reader.fields["general.architecture"].contents()
+    with whole(target) as temporary:
+        write_gguf(temporary, architecture, fields_of(reader), tensors, "Q8_0")
 
 
 def shipped_is_intact() -> bool:

@@ -195,8 +195,12 @@ class LlamaCppEngine:
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Exact count, with chat template and BOS."""
+        return len(self.tokens(prompt))
+
+    def tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        """The ids that the model reads for `prompt`, with chat template and BOS."""
         check_prompt(self.name, prompt)
-        return len(self._tokens(prompt))
+        return tuple(self._tokens(prompt))
 
     def close(self) -> None:
         """Stop the server thread, free the model, remove the socket."""

@@ -47,10 +47,12 @@ def parse(spec: str) -> tuple[Kind, str]:
 
 
 def gguf_paths(rest: str) -> tuple[Path, Path | None]:
-    """Model and adapter of `PATH` or `PATH+ADAPTER`; a plus sign may be in the file's own name."""
-    path, plus, adapter = rest.partition("+")
-    if plus and Path(rest).expanduser().exists():
-        path, adapter = rest, ""
+    """Model and adapter of `PATH` or `PATH+ADAPTER`; plus signs may be in the files' own names."""
+    if Path(rest).expanduser().exists():
+        return Path(rest).expanduser(), None
+    pluses = [at for at, letter in enumerate(rest) if letter == "+"] or [len(rest)]
+    at = next((at for at in pluses if Path(rest[:at]).expanduser().is_file()), pluses[0])
+    path, adapter = rest[:at], rest[at + 1 :]
     return Path(path).expanduser(), Path(adapter).expanduser() if adapter else None
 
 
