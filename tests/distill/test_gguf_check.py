@@ -24,8 +24,8 @@ from featherweight.distill import (  # noqa: E402
     gguf_model,
     gguf_tokenizer,
 )
-from featherweight.distill.gguf_tokenizer import LLAMA3  # noqa: E402
 from featherweight.distill.gguf_tokenizer import PROBE as CUTS  # noqa: E402
+from featherweight.engines.gguf_cuts import LLAMA3  # noqa: E402
 from featherweight.engines.llama_cpp import LlamaCppEngine  # noqa: E402
 from featherweight.errors import EngineError  # noqa: E402
 

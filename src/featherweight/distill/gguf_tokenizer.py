@@ -11,17 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, pre_tokenizers
-
+from featherweight.engines.gguf_cuts import known_cuts
 from featherweight.engines.gguf_write import Field, field, fields_of
 from featherweight.errors import EngineError
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's token types
 
-LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 PROBE = (
     "\n \n\n \n\n\n \t \t\t \t\n  \n   \r\n\r\n 🚀 (normal) 😶‍🌫️ ✅ 🦙🦙 3 33 333 3333 33333 333333 "
     "3.3 3..3 3...3 1,234,567.89 v2.0 x86_64 ½ ² Ⅷ ⅷⅷ ٣٤ ३४ កាន់តែពិសេស 諸橋漢和2024年 ไทย "
@@ -93,26 +88,13 @@ def pre_tokenizer_name(name: str, tokenizer: Any, state: dict[str, Any]) -> str:
     """llama.cpp's name for how the tokenizer cuts text into words: smollm, llama-bpe or gpt-2."""
     cuts = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(PROBE)
     merges_first = not state["model"].get("ignore_merges", False)
-    for known, (pattern, known_merges_first) in _known().items():
+    for known, (pattern, known_merges_first) in known_cuts().items():
         if pattern.pre_tokenize_str(PROBE) == cuts and merges_first == known_merges_first:
             return known
     raise EngineError(
-        f"{name} cuts text into words in a way that is none of {', '.join(_known())}, the ones "
+        f"{name} cuts text into words in a way that is none of {', '.join(known_cuts())}, the ones "
         "known here; give a GGUF file of the same model with --like FILE.gguf."
     )
-
-
-def _known() -> dict[str, tuple[Any, bool]]:
-    """Pre-tokenizers by llama.cpp's names, and whether merges go before whole words."""
-    bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    llama3 = pre_tokenizers.Split(Regex(LLAMA3), "isolated")
-    return {
-        "smollm": (pre_tokenizers.Sequence([digits, gpt2]), True),
-        "llama-bpe": (pre_tokenizers.Sequence([llama3, bytes_only]), False),
-        "gpt-2": (gpt2, True),
-    }
 
 
 def _byte_level_bpe(name: str, tokenizer: Any) -> dict[str, Any]:

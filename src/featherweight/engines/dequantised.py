@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from featherweight.engines.embedded import cache_folder, shipped_model
-from featherweight.engines.load import gguf_paths, parse
+from featherweight.engines.load import gguf_paths, missing, parse
 from featherweight.errors import EngineError
 from featherweight.files import check_writable, sha256
 
@@ -41,9 +41,14 @@ def dequantised(spec: str) -> Path:
 
 
 def _convert(spec: str, path: Path, folder: Path) -> None:
+    try:
+        import gguf
+    except ImportError as error:
+        raise missing(error, "local") from None
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from featherweight.engines.gguf_cuts import known_cuts
     from featherweight.engines.hf_open import opening
 
     with opening(spec):
@@ -53,6 +58,10 @@ def _convert(spec: str, path: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(
             path.parent, gguf_file=path.name, local_files_only=True
         )
+    field = gguf.GGUFReader(path).fields.get("tokenizer.ggml.pre")
+    cuts = known_cuts().get(field.contents()) if field else None
+    if cuts is not None:  # transformers leaves out that SmolLM2 takes digits one by one
+        tokenizer.backend_tokenizer.pre_tokenizer = cuts[0]
     # else save_pretrained refuses what it believes to be a quantised model
     model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
     if hasattr(model.config, "quantization_config"):
