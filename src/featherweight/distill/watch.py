@@ -1,0 +1,38 @@
+"""What happens during a training, told and written down; and when it has learnt enough."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+from transformers import TrainerCallback
+
+Tell = Callable[[str, Mapping[str, Any]], None]
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Tells every step, log and evaluation, appends them to `log`, and stops without progress.
+
+    `patience` counts evaluations, which are `every` steps apart, since the best one.
+    """
+
+    def __init__(self, tell: Tell, log: Path, patience: int | None, every: int) -> None:
+        self._tell, self._log, self._patience, self._every = tell, log, patience, every
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self._tell("step", {"step": state.global_step, "steps": state.max_steps})
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        facts = {"step": state.global_step, **(logs or {})}
+        with self._log.open("ab") as file:
+            file.write(orjson.dumps(facts) + b"\n")
+        self._tell("eval" if any(k.startswith("eval_") for k in facts) else "log", facts)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._patience is None or state.best_global_step is None:
+            return
+        if state.global_step - state.best_global_step >= self._patience * self._every:
+            control.should_training_stop = True

@@ -1,0 +1,325 @@
+"""Whole trainings in this process: what they leave, what they refuse, T5."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import torch
+from tiny_llama import save_tiny_llama
+from tiny_t5 import save_tiny_t5
+from trainings import losses, setting, weights
+from transformers import AutoModelForCausalLM
+
+from featherweight.distill import checkpoints
+from featherweight.distill.data import Reader, samples
+from featherweight.distill.settings import Settings
+from featherweight.distill.student import open_base
+from featherweight.distill.teach import teach, teach_text
+from featherweight.distill.train import train
+from featherweight.engines import load_engine
+from featherweight.errors import DataError, OutputError, TrainingError
+from featherweight.evaluate.rouge import rouge
+from featherweight.tasks import Example, Task, load_task
+from featherweight.tasks.run import run_task
+from featherweight.tasks.store import Store, locked
+
+pytestmark = pytest.mark.model
+FAST: dict[str, Any] = {"dtype": "fp32", "batch": 4, "micro_batch": 2, "lr": 0.01, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return setting(tmp_path_factory.mktemp("train"))
+
+
+@pytest.fixture(scope="module")
+def task(folder: Path) -> Task:
+    return load_task(str(folder / "rows.jsonl"))
+
+
+def student(folder: Path) -> str:
+    return f"hf:{folder / 'model'}"
+
+
+def test_a_weight_of_zero_is_sft(folder: Path, task: Task, tmp_path: Path) -> None:
+    for name, method, more in (("a", "sft", {}), ("b", "kd", {"kd_weight": 0.0})):
+        train(
+            student(folder),
+            task,
+            tmp_path / name,
+            teacher=student(folder) if method == "kd" else None,
+            settings=Settings(method=method, **more, **FAST),  # type: ignore[arg-type]
+        )
+    one, other = weights(tmp_path / "a"), weights(tmp_path / "b")
+    for key in one:
+        torch.testing.assert_close(one[key], other[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("keep", ["hidden", "topk"])
+def test_a_cached_teacher_is_the_teacher(
+    folder: Path, task: Task, tmp_path: Path, keep: str
+) -> None:
+    """The whole way through: the same trajectory with the teacher in memory and on disk."""
+    other = tmp_path / "teacher"
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    for p in model.parameters():
+        p.data.mul_(1.2)
+    model.save_pretrained(other)
+    for file in (folder / "model").glob("tokenizer*"):
+        (other / file.name).write_bytes(file.read_bytes())
+    store = "float32" if keep == "topk" else None
+    spec = f"hf:{other}"
+    teach(spec, task, tmp_path / "cache", keep=keep, k=360, store=store, dtype="fp32")  # type: ignore[arg-type]
+    for name, teacher in (("online", spec), ("cached", str(tmp_path / "cache"))):
+        train(
+            student(folder),
+            task,
+            tmp_path / name,
+            teacher=teacher,
+            settings=Settings(method="neo", optimiser="sgd", **FAST),
+        )
+    one, other_ = weights(tmp_path / "online"), weights(tmp_path / "cached")
+    for key in one:
+        torch.testing.assert_close(one[key], other_[key], rtol=1e-4, atol=1e-6)
+    assert losses(tmp_path / "online") == pytest.approx(losses(tmp_path / "cached"), rel=1e-4)
+
+
+@torch.no_grad()
+def mean_loss(model: Path, task: Task) -> float:
+    """Cross-entropy of all target tokens, one example at a time."""
+    opened, tokenizer, _ = open_base(f"hf:{model}", torch.float32, "cpu")
+    total = tokens = 0.0
+    for sample in samples(task, Reader(opened, tokenizer, "m"), 128):
+        ids = torch.tensor([[*sample.prompt, *sample.target]])
+        rows = opened(ids).logits[0, len(sample.prompt) - 1 : -1].log_softmax(-1)
+        total -= float(rows.gather(1, torch.tensor(sample.target)[:, None]).sum())
+        tokens += len(sample.target)
+    return total / tokens
+
+
+def test_the_best_is_kept_and_patience_ends(folder: Path, task: Task, tmp_path: Path) -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+    settings = Settings(
+        method="sft",
+        eval_every=1,
+        patience=2,
+        eval_texts=2,
+        **{**FAST, "lr": 0.5, "epochs": 9},  # far too high: the first steps are the best
+    )
+    found = train(
+        student(folder),
+        task,
+        tmp_path / "o",
+        val=task,
+        settings=settings,
+        tell=lambda kind, facts: told.append((kind, dict(facts))),
+    )
+    evals = [facts for kind, facts in told if kind == "eval"]
+    best = min(evals, key=lambda facts: facts["eval_loss"])
+    assert found.result["best_step"] == best["step"] < found.result["steps"]
+    assert found.result["steps"] == best["step"] + 2 < 45
+    assert {"eval_rouge1", "eval_words", "eval_ce"} <= best.keys()
+    assert sum(kind == "text" for kind, _ in told) == len(evals)
+    again = train(student(folder), task, tmp_path / "o", val=task, settings=settings)
+    assert again.result == found.result
+    # what was saved is the best one, not the last
+    saved = mean_loss(tmp_path / "o", task)
+    assert saved == pytest.approx(best["eval_loss"], rel=1e-4)
+
+
+def test_evaluation_is_over_all_tokens(folder: Path, task: Task, tmp_path: Path) -> None:
+    """Not the mean of micro-batches' means; no blank, no example twice."""
+    told: list[dict[str, Any]] = []
+    train(
+        student(folder),
+        task,
+        tmp_path / "o",
+        val=task,
+        settings=Settings(method="sft", eval_every=1, steps=1, **{**FAST, "lr": 1e-12}),
+        tell=lambda kind, facts: told.append(dict(facts)) if kind == "eval" else None,
+    )
+    assert told[0]["eval_loss"] == pytest.approx(mean_loss(folder / "model", task), rel=1e-4)
+
+
+def test_what_is_learnt_can_be_used(folder: Path, tmp_path: Path) -> None:
+    """A LoRA that learns three answers by heart says them, through the engine and the task."""
+    pairs = [("The team", " is easy"), ("Question:", " yes, no, maybe"), ("Answer:", " café")]
+    rows = tuple(Example(f"{i}", p, t) for i, (p, t) in enumerate(pairs))
+    own = Task("own", "summary", rows, max_tokens=12)
+    settings = {**FAST, "epochs": 150, "batch": 3, "micro_batch": 3, "lr": 0.02}
+    train(student(folder), own, tmp_path / "o", settings=Settings(method="lora", **settings))
+    engine = load_engine(f"hf:{tmp_path / 'o'}", dtype="fp32")
+    (tmp_path / "e").mkdir()
+    with locked(tmp_path / "e"):
+        store = Store(tmp_path / "e", {})
+        outcome = run_task(own, engine, store)
+        store.close()
+    engine.close()
+    assert [outcome.rows[e.id]["prediction"] for e in rows] == [t.strip() for _, t in pairs]
+    assert {row["finish_reason"] for row in outcome.rows.values()} == {"stop"}
+
+
+def test_texts_of_a_teacher_are_data(folder: Path, task: Task, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    short = replace(task, max_tokens=5)
+    engine = load_engine(student(folder), dtype="fp32")
+    report = teach_text(engine, student(folder), short, tmp_path / "t")
+    engine.close()
+    rows = [json.loads(line) for line in (tmp_path / "t" / "rows.jsonl").read_text().splitlines()]
+    assert report.cost.completion_tokens > 0 and 0 < len(rows) <= 20
+    humans = {e.id: e.target for e in task.examples}
+    assert all(row["human"] == humans[row["id"]] and row["teacher"] for row in rows)
+    told = load_task(str(tmp_path / "t" / "rows.jsonl"))
+    found = train(student(folder), told, tmp_path / "o", settings=Settings(method="lora", **FAST))
+    assert found.result["steps"] > 0
+
+
+# -- what is refused, with nothing lost
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_batch(
+    folder: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featherweight.distill.learner import Learner
+
+    old = Learner.forward
+
+    def broken(self: Any, *args: Any, **kwargs: Any) -> Any:
+        out = old(self, *args, **kwargs)
+        if self.steps > 7:
+            out["loss"] = out["loss"] * float("nan")
+        self.steps += 1
+        return out
+
+    Learner.steps = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(Learner, "forward", broken)
+    settings = Settings(method="lora", save_every=1, **FAST)
+    with pytest.raises(TrainingError, match=r"loss is not a finite number at step 5.* r\d+.*-4 is"):
+        train(student(folder), task, tmp_path / "o", settings=settings)
+    assert checkpoints.newest(tmp_path / "o" / "checkpoints") is not None
+    monkeypatch.undo()
+    again = train(student(folder), task, tmp_path / "o", settings=settings)
+    assert again.result["resumed_after"] == 4 and again.result["steps"] == 5
+
+
+def test_other_work_is_not_touched(folder: Path, task: Task, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of it")
+    with pytest.raises(OutputError, match=r"other work \(thesis\.tex\)"):
+        train(student(folder), task, tmp_path, settings=Settings(method="sft", **FAST))
+    assert [p.name for p in tmp_path.iterdir() if p.name != ".lock"] == ["thesis.tex"]
+
+
+def test_another_run_is_not_overwritten(folder: Path, task: Task, tmp_path: Path) -> None:
+    train(student(folder), task, tmp_path, settings=Settings(method="sft", **FAST))
+    with pytest.raises(OutputError, match=r"another run \(settings differ\)"):
+        train(student(folder), task, tmp_path, settings=Settings(method="sft", seed=1, **FAST))
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(OutputError, match="belongs to something else"):
+        train(student(folder), task, tmp_path, settings=Settings(method="sft", **FAST))
+
+
+def test_a_first_try_that_failed_leaves_the_way_free(
+    folder: Path, task: Task, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match="longer than 5 tokens"):
+        train(student(folder), task, tmp_path, settings=Settings(max_length=5, **FAST))
+    train(student(folder), task, tmp_path, settings=Settings(max_length=128, **FAST))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"max_length": 4096}, r"more than hf:.* holds \(128\)"),
+        ({"method": "neo"}, "add --teacher"),
+        ({"micro_batch": 4, "batch": 4, "targets": "no_such_layer"}, "no_such_layer"),
+    ],
+)
+def test_settings_that_do_not_fit(
+    folder: Path, task: Task, tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(TrainingError, match=words):
+        train(student(folder), task, tmp_path, settings=Settings(**{**FAST, **settings}))
+
+
+def test_teachers_that_do_not_fit(folder: Path, task: Task, tmp_path: Path) -> None:
+    neo = Settings(method="neo", **FAST)
+    other = save_tiny_llama(tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:20]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(TrainingError, match="another tokenizer than the student"):
+        train(student(folder), task, tmp_path / "o", teacher=f"hf:{other}", settings=neo)
+    t5 = save_tiny_t5(tmp_path / "t5")
+    with pytest.raises(TrainingError, match="another tokenizer"):
+        train(student(folder), task, tmp_path / "o", teacher=f"hf:{t5}", settings=neo)
+    cache = str(tmp_path / "bits")
+    teach(student(folder), task, Path(cache), keep="bits", dtype="fp32")
+    with pytest.raises(TrainingError, match="only where the teacher is right"):
+        train(student(folder), task, tmp_path / "o", teacher=cache, settings=neo)
+    teach(student(folder), task, tmp_path / "topk", k=4, dtype="fp32")
+    cache = str(tmp_path / "topk")
+    jsd = Settings(method="neo", divergence="jsd", **FAST)
+    with pytest.raises(TrainingError, match="the likeliest tokens only"):
+        train(student(folder), task, tmp_path / "o", teacher=cache, settings=jsd)
+    few = load_task(str(folder / "rows.jsonl"), limit=3)
+    teach(student(folder), few, tmp_path / "few", k=4, dtype="fp32")
+    with pytest.raises(TrainingError, match="nothing for 17 of 20 examples"):
+        train(student(folder), task, tmp_path / "o", teacher=str(tmp_path / "few"), settings=neo)
+
+
+def test_data_without_targets(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "only a question"}\n')
+    task = load_task(str(tmp_path / "rows.jsonl"))
+    with pytest.raises(TrainingError, match="nothing to learn"):
+        train(student(folder), task, tmp_path / "o", settings=Settings(**FAST))
+    with pytest.raises(DataError):
+        load_task(str(tmp_path / "none.jsonl"))
+
+
+# -- T5
+
+
+def test_t5_learns_real_pairs_by_heart(root: Path, tmp_path: Path) -> None:
+    """32 questions of QMSum and their answers' beginnings, said again with ROUGE-1 above 90."""
+    examples = []
+    for path in sorted((root / "examples" / "data" / "qmsum").glob("*.jsonl*")):
+        raw = path.read_bytes()
+        lines = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        for line in lines.splitlines():
+            meeting = orjson.loads(line)
+            for query in meeting["general_query_list"] + meeting["specific_query_list"]:
+                turns = [t["content"] for t in meeting["meeting_transcripts"]]
+                for part in range(4):  # few meetings: four parts of each make different inputs
+                    text = " ".join(turns[part * 3 : part * 3 + 3])[:160]
+                    words = query["answer"].split()[part * 8 : part * 8 + 8]
+                    if len(words) == 8:
+                        asked = f"{part}. {query['query']} {text}"
+                        examples.append(Example(f"{len(examples)}", asked, " ".join(words)))
+    pairs = tuple(examples[:32])
+    assert len(pairs) == 32
+    texts = [e.prompt for e in pairs] + [e.target or "" for e in pairs]
+    folder = save_tiny_t5(tmp_path / "t5", texts, vocabulary=500, width=64)  # type: ignore[arg-type]
+    task = Task("own", "summary", pairs, max_tokens=48)
+    settings = Settings(
+        method="sft", dtype="fp32", batch=32, micro_batch=32, steps=170, lr=0.012, save_every=170
+    )
+    found = train(f"hf:{folder}", task, tmp_path / "o", settings=settings)
+    assert found.result["loss"] < 3
+    engine = load_engine(f"hf:{tmp_path / 'o'}", dtype="fp32")
+    report = run_task_texts(engine, task, tmp_path / "e")
+    engine.close()
+    scores = rouge([report[e.id] for e in pairs], [e.target or "" for e in pairs])
+    assert scores[:, 0].mean() > 90
+
+
+def run_task_texts(engine: Any, task: Task, folder: Path) -> dict[str, str]:
+    folder.mkdir()
+    with locked(folder):
+        store = Store(folder, {})
+        outcome = run_task(task, engine, store)
+        store.close()
+    return {key: row["prediction"] for key, row in outcome.rows.items()}
