@@ -29,7 +29,8 @@ _WHOLE = re.compile(
     r"\s*summari[sz]e|\s*what (?:did|was) (?:the )?(?:group|team|discuss)", re.IGNORECASE
 )
 _WITHIN = re.compile(
-    r"\b(?:when|while|during)\b|\bin (?:the|his|her|their) (?:discussion|presentation|conversation)",
+    r"\b(?:when|while|during)\b"
+    r"|\bin (?:the|his|her|their) (?:discussion|presentation|conversation)",
     re.IGNORECASE,
 )
 
