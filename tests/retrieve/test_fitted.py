@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherweight.retrieve import FittedLocator, Locator
-from featherweight.retrieve.columns import WindowIndex, narrow, ranks, relative, smooth
+from featherweight.retrieve.columns import WindowIndex, context, narrow, ranks, relative, smooth
 from featherweight.retrieve.fitted import coefficients
 
 TEXTS = st.lists(st.text(st.sampled_from("abc: \n?é{}"), max_size=30), max_size=12)
@@ -37,7 +37,7 @@ def test_weights_fit_the_columns() -> None:
     index, fitted = WindowIndex(["Ann: price", "Bob: weather"]), coefficients()
     first = index.columns("the price", fitted["rarity"])
     assert set(fitted["first"]) == {"", *first}
-    assert set(fitted["second"]) == {"", *first, *index.context(np.array([0.1, 0.9]))}
+    assert set(fitted["second"]) == {"", *first, *context(np.array([0.1, 0.9]))}
     assert all(0 <= value <= 1 for value in fitted["rarity"].values())
 
 

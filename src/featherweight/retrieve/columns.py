@@ -195,30 +195,32 @@ class WindowIndex:
             "named speaks 4": smooth(share, 4),
         }
 
-    def context(self, probability: Array) -> Columns:
-        """Second stage: what the first thinks of a window and of its neighbours.
 
-        A gold span is one run of windows, so likely neighbours make a window likelier.
-        """
-        logit = np.log((probability + 1e-6) / (1 - probability + 1e-6))
-        order = np.sort(logit)[::-1]
-        away = np.abs(np.arange(self.size) - int(logit.argmax()))
-        found = {
-            "first stage": logit,
-            "below best": logit - order[0],
-            "below fifth": logit - order[min(4, self.size - 1)],
-            "rank of first stage": np.log1p(ranks(logit)),
-            "before": np.concatenate([logit[:1], logit[:-1]]),
-            "after": np.concatenate([logit[1:], logit[-1:]]),
-            "away from best": np.log1p(away),
-            "beside best": np.exp(-away / 4),
-        }
-        for sigma in SIGMAS:
-            around = smooth(probability, sigma)
-            found[f"likely {sigma}"] = np.log(around + 1e-5)
-            found[f"likely {sigma}, of best"] = relative(around)
-            found[f"likely {sigma}, rank"] = np.log1p(ranks(around))
-        return found
+def context(probability: Array) -> Columns:
+    """What a first stage thinks of a window and of its neighbours, for a second one.
+
+    A gold span is one run of windows, so likely neighbours make a window likelier.
+    """
+    size = len(probability)
+    logit = np.log((probability + 1e-6) / (1 - probability + 1e-6))
+    order = np.sort(logit)[::-1]
+    away = np.abs(np.arange(size) - int(logit.argmax()))
+    found = {
+        "first stage": logit,
+        "below best": logit - order[0],
+        "below fifth": logit - order[min(4, size - 1)],
+        "rank of first stage": np.log1p(ranks(logit)),
+        "before": np.concatenate([logit[:1], logit[:-1]]),
+        "after": np.concatenate([logit[1:], logit[-1:]]),
+        "away from best": np.log1p(away),
+        "beside best": np.exp(-away / 4),
+    }
+    for sigma in SIGMAS:
+        around = smooth(probability, sigma)
+        found[f"likely {sigma}"] = np.log(around + 1e-5)
+        found[f"likely {sigma}, of best"] = relative(around)
+        found[f"likely {sigma}, rank"] = np.log1p(ranks(around))
+    return found
 
 
 def _scales(name: str, score: Array, ideal: float) -> Columns:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .columns import Array, Columns, WindowIndex
+from .columns import Array, Columns, WindowIndex, context
 
 
 class FittedLocator:
@@ -34,11 +34,9 @@ class FittedLocator:
         """[len(texts)], higher is better."""
         if not texts:
             return np.zeros(0, np.float32)
-        index, fitted = _index(tuple(texts)), coefficients()
-        columns = index.columns(query, fitted["rarity"])
-        first = logit(columns, fitted["first"])
-        columns |= index.context(chance(first))
-        return logit(columns, fitted["second"]).astype(np.float32)
+        fitted = coefficients()
+        columns = _index(tuple(texts)).columns(query, fitted["rarity"])
+        return staged(columns, fitted["first"], fitted["second"]).astype(np.float32)
 
 
 @cache
@@ -57,6 +55,12 @@ def _raw() -> bytes:
 @lru_cache(maxsize=2)
 def _index(texts: tuple[str, ...]) -> WindowIndex:
     return WindowIndex(texts)
+
+
+def staged(columns: Columns, first: Mapping[str, float], second: Mapping[str, float]) -> Array:
+    """[n] log-odds: a model over `columns`, then one that also sees what it says nearby."""
+    opinion = chance(logit(columns, first))
+    return logit(columns | context(opinion), second)
 
 
 def logit(columns: Columns, weights: Mapping[str, float]) -> Array:

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from spans import Meeting, load
 
 from featherweight import retrieve
-from featherweight.retrieve.columns import WindowIndex
+from featherweight.retrieve.columns import WindowIndex, context
 from featherweight.retrieve.fitted import chance
 from featherweight.retrieve.terms import terms
 
@@ -35,7 +35,6 @@ class Question:
     text: str
     gold: frozenset[int]
     spans: list[tuple[int, int]]
-    index: WindowIndex
     x: np.ndarray  # [windows, columns]
     y: np.ndarray  # [windows], shares in gold
     weight: np.ndarray  # [windows]
@@ -64,7 +63,7 @@ def questions(meetings: list[Meeting], size: int, stride: int, rare: dict) -> tu
             x = np.column_stack(list(columns.values())).astype(np.float32)
             y = meeting.shares(spans, gold)
             weight = words / max(1, meeting.words(gold))
-            found.append(Question(number, text, gold, spans, index, x, y, weight))
+            found.append(Question(number, text, gold, spans, x, y, weight))
     return found, list(columns)
 
 
@@ -117,7 +116,7 @@ def main() -> None:
     opinion = out_of_fold(names, rows)
     print("recall at 500, 900, 2000 words, out of fold; first:", recall(meetings, rows, opinion))
     for question, logit in zip(rows, opinion, strict=True):
-        columns = question.index.context(chance(logit))
+        columns = context(chance(logit))
         question.x = np.column_stack([question.x, *columns.values()]).astype(np.float32)
     names += list(columns)
     print("second:", recall(meetings, rows, out_of_fold(names, rows)))
