@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from featherweight.errors import EngineError
 from featherweight.files import sha256
 
+from .columns import context
 from .fitted import FittedLocator, staged
 
 SETTINGS, WEIGHTS = "locator.json", "model.safetensors"
@@ -146,18 +147,24 @@ def open_cross(folder: Path) -> CrossLocator:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """`locator.json`, checked."""
-    wrong = EngineError(f"{path} is not as training writes it; copy the directory again.")
+    known = {"", "cross", "lexical"}
     try:
         found = json.loads(path.read_bytes())
         size, stride = found["windows"]
-        numbers = [size, stride, found["max_tokens"]]
-        weights = [*found["first"].values(), *found["second"].values()]
-        whole = {"", "cross", "lexical"} <= {*found["first"]} and "" in found["second"]
+        limit, first, second = found["max_tokens"], found["first"], found["second"]
+        good = (
+            all(isinstance(number, int) for number in (size, stride, limit))
+            and 1 <= stride <= size
+            and limit > 8
+            and all(isinstance(w, int | float) for w in (*first.values(), *second.values()))
+            and "" in first.keys() & second.keys()
+            and first.keys() <= known
+            and second.keys() <= known | context(np.zeros(1)).keys()
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise wrong from None
-    fits = all(isinstance(n, int) for n in numbers) and 1 <= stride <= size and numbers[2] > 8
-    if not (whole and fits and all(isinstance(w, int | float) for w in weights)):
-        raise wrong
+        good = False
+    if not good:
+        raise EngineError(f"{path} is not as training writes it; copy the directory again.")
     return dict(found)
 
 
