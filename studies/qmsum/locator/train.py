@@ -24,9 +24,9 @@ from featherweight.retrieve import FittedLocator
 from featherweight.retrieve.cross import batches, encoded
 
 WINDOWS = (100, 100)
-MAX_TOKENS = 256
-LIST, GOLD, HARD, AMONG = 16, 6, 5, 24  # windows a question; hard ones are of the first AMONG
-QUESTIONS = 4  # a step
+MAX_TOKENS = 192
+LIST, GOLD, HARD, AMONG = 12, 5, 4, 24  # windows a question; hard ones are of the first AMONG
+QUESTIONS, PART = 4, 2  # a step, in memory at once
 RATE, WARMUP, DECAY = 1e-4, 0.1, 0.01
 HELD = 5  # every fifth meeting
 SAVE_SECONDS = 120
@@ -76,7 +76,7 @@ def losses(model, tokenizer, chosen: list[Item], rng: np.random.Generator) -> to
     ]
     places, parts = [], []
     with torch.autocast("cpu", torch.bfloat16):
-        for at, inputs in batches(tokenizer, encoded(tokenizer, pairs, MAX_TOKENS)):
+        for at, inputs in batches(tokenizer, encoded(tokenizer, pairs, MAX_TOKENS), LIST):
             places += at
             parts.append(model(**inputs).logits[:, 0].float())
     logits = torch.empty(len(pairs)).index_put((torch.tensor(places),), torch.cat(parts))
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     until = time.monotonic() + 60 * args.minutes
@@ -143,15 +143,18 @@ def main() -> None:
         first = step % per_epoch * QUESTIONS
         chosen = [known[at] for at in order[first : first + QUESTIONS]]
         torch.manual_seed(args.seed * 1_000_003 + step)  # dropout, the same after a stop
-        loss = losses(model, tokenizer, chosen, np.random.default_rng([args.seed, 1, step])).mean()
-        loss.backward()
+        rng = np.random.default_rng([args.seed, 1, step])
+        for part in range(0, QUESTIONS, PART):
+            loss = losses(model, tokenizer, chosen[part : part + PART], rng).sum() / QUESTIONS
+            loss.backward()
+            total += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         share = (step + 1) / steps
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(share / WARMUP, (1 - share) / (1 - WARMUP))
         optimizer.step()
         optimizer.zero_grad()
-        step, total = step + 1, total + loss.item()
+        step += 1
         if step % 20 == 0:
             print(f"step {step} of {steps}, loss {total / 20:.4f}", flush=True)
             total = 0.0
