@@ -64,6 +64,10 @@ def eval(
     words: Annotated[
         int | None, typer.Option(min=1, help="QMSum: at most so many words of it.")
     ] = None,
+    locator: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="QMSum: what finds it: fitted, bm25, or a trained one."),
+    ] = None,
     how: Annotated[
         How | None, typer.Option(help="Choices: how they are scored; by loglikelihood.")
     ] = None,
@@ -100,6 +104,7 @@ def eval(
             split=split,
             input=input.value if input else None,
             words=words,
+            locator=locator,
             how=how.value if how else None,
             references=references,
             limit=limit,

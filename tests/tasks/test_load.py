@@ -29,6 +29,7 @@ def test_the_samples_are_a_data_directory(data: Path, name: str) -> None:
 
 def test_options_reach_the_task(data: Path) -> None:
     assert load_task("qmsum", data, words=50, input="gold").settings["words"] == 50
+    assert load_task("qmsum", data, locator="bm25").settings["locator"] == "bm25"
     assert all("/s" in e.id for e in load_task("qmsum", data, input="gold").examples)
     assert load_task("creak", data, how="generation").max_tokens > 0
     assert load_task("creak", data).max_tokens == 0
@@ -70,6 +71,7 @@ def test_an_unknown_name() -> None:
         ("qmsum", {"references": Path("r")}, "--references"),
         ("qmsum-instruct", {"input": "full"}, "--input"),
         ("creak", {"words": 3}, "--words"),
+        ("qmsum-instruct", {"locator": "bm25"}, "--locator"),
         ("wikitext2", {"how": "generation"}, "--how"),
         ("own.jsonl", {"split": "test"}, "--split"),
         ("own.jsonl", {"data": Path("d")}, "--data"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from featherweight.errors import DataError
 from featherweight.files import sha256
+from featherweight.retrieve import BM25Locator, FittedLocator
 from featherweight.rows import Row
 from featherweight.tasks import Example, Task
 from featherweight.tasks.qmsum import (
@@ -98,6 +99,7 @@ def test_questions_of_a_meeting(tmp_path: Path) -> None:
         "split": "val",
         "input": "located",
         "words": 900,
+        "locator": FittedLocator().name,
         "data_sha256": sha256(path),
     }
 
@@ -223,6 +225,15 @@ def test_a_turn_longer_than_the_budget_is_cut() -> None:
     longest = [turns[1]]
     assert located(longest, "battery", 10) == [0]
     assert clipped(longest, spread(longest, 10), 10) == clipped(turns, [1], 10)
+
+
+def test_another_locator(data: Path) -> None:
+    plain, bm25 = qmsum(data, words=300), qmsum(data, words=300, locator=BM25Locator())
+    assert bm25.settings["locator"] == "bm25" and not alike(plain, bm25)
+    assert qmsum(data, input="gold").settings["locator"] is None
+    for input in ("gold", "full"):
+        with pytest.raises(DataError, match=f"the input {input} needs no locator; leave it out"):
+            qmsum(data, input=input, locator=BM25Locator())
 
 
 # ---- spread

@@ -10,7 +10,17 @@ from .bm25 import BM25
 
 
 class Locator(Protocol):
-    """Whatever can say which of some texts matters for a query."""
+    """Whatever can say which of some texts matters for a query.
+
+    `name` identifies it and its weights. `window` and `stride` are the words it works best with.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def stride(self) -> int: ...
 
     def scores(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """[len(texts)], higher is better; comparable within one call only."""
@@ -18,7 +28,10 @@ class Locator(Protocol):
 
 
 class BM25Locator:
-    """The embedded locator: no model, no download."""
+    """Word match alone; nothing is fitted but the windows, on QMSum's val split."""
+
+    name = "bm25"
+    window, stride = 300, 100
 
     def scores(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
         return BM25(texts).scores(query)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from featherweight.errors import DataError
+from featherweight.retrieve import open_locator
 from featherweight.tasks.choice import SETS, How, choice
 from featherweight.tasks.instruct import qmsum_instruct
 from featherweight.tasks.own import own_task
@@ -21,6 +22,7 @@ def load_task(
     split: str | None = None,
     input: Input | None = None,
     words: int | None = None,
+    locator: str | None = None,
     how: How | None = None,
     references: Path | None = None,
     limit: int | None = None,
@@ -28,15 +30,17 @@ def load_task(
     """One of `TASKS` from the directory `data`, or the rows of a file of the user's own.
 
     `split` is val unless given. `input` and `words` say what a model reads of a QMSum meeting
-    (located, 900), `how` scores multiple choice (loglikelihood), `references` are an engine's for
-    QMSum-instruct. Raises `DataError` for an unknown name, missing data (with where they come
-    from), broken rows, and for an option that the task does not read.
+    (located, 900), `locator` who finds it (fitted, bm25 or the directory of a trained one), `how`
+    scores multiple choice (loglikelihood), `references` are an engine's for QMSum-instruct. Raises
+    `DataError` for an unknown name, missing data (with where they come from), broken rows, and for
+    an option that the task does not read.
     """
     options = {
         "data": data,
         "split": split,
         "input": input,
         "words": words,
+        "locator": locator,
         "how": how,
         "references": references,
     }
@@ -54,7 +58,8 @@ def load_task(
         raise DataError(f"{name} reads its data from a directory; add --data DIR.")
     split = split or "val"
     if name == "qmsum":
-        return qmsum(data, split, input or "located", words or WORDS, limit)
+        opened = None if locator is None else open_locator(locator)
+        return qmsum(data, split, input or "located", words or WORDS, limit, opened)
     if name == "qmsum-instruct":
         return qmsum_instruct(data, split, words or WORDS, references, limit)
     if name in SETS:
@@ -63,7 +68,7 @@ def load_task(
 
 
 READ: dict[str, tuple[str, ...]] = {
-    "qmsum": ("input", "words"),
+    "qmsum": ("input", "words", "locator"),
     "qmsum-instruct": ("words", "references"),
     "wikitext2": (),
     "wikitext2-tokens": (),

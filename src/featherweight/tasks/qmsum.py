@@ -4,11 +4,13 @@ What a model reads of a meeting is chosen here, the same in training and test:
 
 - `full`: the whole transcript, cleaned;
 - `gold`: the turns that the annotators marked (oracle), specific questions only;
-- `located`: for a specific question the windows that BM25 finds, for one about the whole meeting
-  windows spread evenly over it (no place is more relevant than another), to a budget of words.
+- `located`: for a specific question the windows that a locator finds, for one about the whole
+  meeting windows spread evenly over it (no place is more relevant than another), to a budget of
+  words.
 
-Gold spans longer than the budget are cut to it by the same BM25 (62 of val's 237). Window sizes
-were chosen on val (studies/qmsum); a budget smaller than they are makes them smaller.
+The locator was chosen on val (studies/qmsum/locator). Gold spans longer than the budget are cut to
+it by BM25 (62 of val's 237), whichever locator there is. A budget smaller than a locator's windows
+makes them smaller.
 """
 
 import hashlib
@@ -22,7 +24,7 @@ import orjson
 from featherweight.engines.types import Message
 from featherweight.errors import DataError, TranscriptError
 from featherweight.files import sha256
-from featherweight.retrieve import BM25Locator, pack, windows
+from featherweight.retrieve import BM25Locator, FittedLocator, Locator, pack, windows
 from featherweight.rows import Row, read_rows
 from featherweight.tasks.types import Example, Task
 from featherweight.transcript import Transcript, clean, parse_transcript
@@ -30,7 +32,6 @@ from featherweight.transcript import Transcript, clean, parse_transcript
 Input = Literal["located", "gold", "full"]
 SPLITS = ("train", "val", "test")
 WORDS = 900
-WINDOW, STRIDE = 300, 100  # words, for a specific question
 EVEN_WINDOW = 150  # words, for the whole meeting
 MAX_TOKENS = 192
 SOURCE = (
@@ -54,13 +55,19 @@ def qmsum(
     input: Input = "located",
     words: int = WORDS,
     limit: int | None = None,
+    locator: Locator | None = None,
 ) -> Task:
     """The questions of `split` under `data`/qmsum, at most `words` words of each meeting.
 
-    `words` has no effect on `full`. `limit` takes whole meetings until at least so many questions
-    are there. Ids are `MEETING/g0` (whole meeting) and `MEETING/s0`. Raises `DataError` where
-    data is missing (and says where it comes from) or a row is not as in the official files.
+    `words` has no effect on `full`. `locator` finds what `located` reads, the embedded one unless
+    given. `limit` takes whole meetings until at least so many questions are there. Ids are
+    `MEETING/g0` (whole meeting) and `MEETING/s0`. Raises `DataError` where data is missing (and
+    says where it comes from), a row is not as in the official files, or a locator is given that
+    would not be asked.
     """
+    if locator is not None and input != "located":
+        raise DataError(f"the input {input} needs no locator; leave it out, or read located.")
+    locator = locator or FittedLocator()
     rows, file_hash = meetings(data, split)
     examples: list[Example] = []
     sources: dict[str, str] = {}
@@ -69,7 +76,7 @@ def qmsum(
             break
         turns = spoken(row)
         sources[row.key("meeting_id")] = "\n".join(filter(None, turns))
-        examples += _examples(row, turns, input, words)
+        examples += _examples(row, turns, input, words, locator)
     return Task(
         name="qmsum",
         kind="summary",
@@ -79,6 +86,7 @@ def qmsum(
             "split": split,
             "input": input,
             "words": None if input == "full" else words,
+            "locator": locator.name if input == "located" else None,
             "data_sha256": file_hash,
         },
         sources=sources,
@@ -128,7 +136,9 @@ def _check_once(rows: Sequence[Row]) -> None:
         places[meeting] = row.where
 
 
-def _examples(row: Row, turns: Sequence[str], input: Input, words: int) -> list[Example]:
+def _examples(
+    row: Row, turns: Sequence[str], input: Input, words: int, locator: Locator
+) -> list[Example]:
     meeting = row.key("meeting_id")
     budget = None if input == "full" else words
     found = []
@@ -137,7 +147,7 @@ def _examples(row: Row, turns: Sequence[str], input: Input, words: int) -> list[
             general = tag == "g"
             if general and input == "gold":
                 continue
-            chosen = _chosen(row, turns, query, general, input, words)
+            chosen = _chosen(row, turns, query, general, input, words, locator)
             found.append(
                 Example(
                     id=f"{meeting}/{tag}{number}",
@@ -200,15 +210,23 @@ def queries(row: Row, kind: str) -> list[dict[str, Any]]:
 
 
 def _chosen(
-    row: Row, turns: Sequence[str], query: dict[str, Any], general: bool, input: Input, words: int
+    row: Row,
+    turns: Sequence[str],
+    query: dict[str, Any],
+    general: bool,
+    input: Input,
+    words: int,
+    locator: Locator,
 ) -> list[int]:
     """Turn numbers that the model reads, ascending."""
     if input == "full":
         return list(range(len(turns)))
     if input == "gold":
         spans = gold_turns(row, query, len(turns))
-        return located(turns, query["query"], words, spans)
-    return spread(turns, words) if general else located(turns, query["query"], words)
+        return located(turns, query["query"], words, spans, BM25Locator())
+    if general:
+        return spread(turns, words)
+    return located(turns, query["query"], words, locator=locator)
 
 
 def gold_turns(row: Row, query: dict[str, Any], turns: int) -> list[int]:
@@ -225,16 +243,24 @@ def gold_turns(row: Row, query: dict[str, Any], turns: int) -> list[int]:
 
 
 def located(
-    turns: Sequence[str], query: str, words: int, among: Sequence[int] | None = None
+    turns: Sequence[str],
+    query: str,
+    words: int,
+    among: Sequence[int] | None = None,
+    locator: Locator | None = None,
 ) -> list[int]:
-    """Turns of the windows that BM25 finds best, to a budget of words; of `among` only if given."""
+    """Turns of the best windows, to a budget of words; of `among` only if given.
+
+    The embedded locator finds them unless another one is given.
+    """
+    locator = locator or FittedLocator()
     numbers = list(range(len(turns)) if among is None else among)
     texts = [turns[i] for i in numbers]
     lengths = [len(text.split()) for text in texts]
     if sum(lengths) <= words:
         return numbers
-    spans = windows(lengths, min(WINDOW, words), min(STRIDE, words))
-    scores = BM25Locator().scores(query, ["\n".join(texts[a:b]) for a, b in spans])
+    spans = windows(lengths, min(locator.window, words), min(locator.stride, words))
+    scores = locator.scores(query, ["\n".join(texts[a:b]) for a, b in spans])
     packed = pack(spans, scores, lengths, words)
     # no window fits where one turn is longer than the budget: its beginning is read (`clipped`)
     return [numbers[i] for i in packed] or [numbers[spans[int(np.argmax(scores))][0]]]
