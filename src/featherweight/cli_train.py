@@ -157,6 +157,7 @@ def train(
     """Make a compact model do a task: SFT, LoRA, distillation, or both (NEO)."""
     chosen = {key: value for key, value in locals().items() if key != "config"}
     try:
+        from featherweight.distill.folder import main_process
         from featherweight.distill.settings import Settings
         from featherweight.distill.train import train as run
     except ImportError as error:
@@ -186,6 +187,8 @@ def train(
         fail(error, code=2)
     except FeatherweightError as error:
         fail(error)
+    if not main_process():
+        return  # under torchrun one process speaks
     if json:
         print_json(dict(trained.result))
     else:

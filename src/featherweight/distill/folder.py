@@ -73,9 +73,11 @@ def begin(output: Path, run: Mapping[str, Any]) -> Mapping[str, Any] | None:
     Raises `OutputError` where it holds another run's work, or something else.
     """
     path = output / MANIFEST
+    if not main_process() and not path.exists():
+        return None  # the first process, which may come later, looks after the folder
     if not path.exists():
         others = [file.name for file in output.iterdir() if file.name != ".lock"]
-        if others and main_process():
+        if others:
             raise OutputError(
                 f"{output} holds other work ({others[0]}); choose another output folder."
             )
