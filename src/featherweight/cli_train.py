@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from featherweight.tasks import Task
 
 
+SPLITS = ("train", "val", "test")
+
+
 class Method(StrEnum):
     sft = "sft"
     lora = "lora"
@@ -257,7 +260,7 @@ def teach(
             else:
                 engine = load_engine(teacher)
                 try:
-                    report = teach_text(
+                    report, kept = teach_text(
                         engine,
                         teacher,
                         task,
@@ -277,6 +280,10 @@ def teach(
             print_json(report.to_json())
         else:
             print_report(console(), report, f"{task.name}, {teacher}")
+            cut = report.results.n - kept
+            if cut:
+                note = f"{cut} of {report.results.n} answers were cut off or empty and are left out"
+                console().print(f"{note}; raise --max-tokens.", style="dim")
             console().print(f"learn from it with --data {output / 'rows.jsonl'}", style="dim")
         return
     if json:
@@ -294,7 +301,10 @@ def _plain(value: Any) -> Any:
 
 
 def _is_file(name: str) -> bool:
-    return bool(Path(name).suffix) or Path(name).exists()
+    from featherweight.tasks import TASKS
+
+    known = name in TASKS or name in SPLITS  # even where a folder is called so
+    return not known and (bool(Path(name).suffix) or Path(name).exists())
 
 
 def _task(

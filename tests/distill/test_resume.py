@@ -153,7 +153,7 @@ def test_stopped_by_the_user(folder: Path, never_stopped: Path) -> None:
         text=True,
         timeout=300,
     )
-    assert done.returncode in (130, 1, -signal.SIGINT) and "Traceback" not in done.stderr
+    assert done.returncode == 130 and "Traceback" not in done.stderr
     same(train(folder, "stopped", **SMALL), never_stopped)
 
 

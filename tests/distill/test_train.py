@@ -130,6 +130,65 @@ def test_the_best_is_kept_and_patience_ends(folder: Path, task: Task, tmp_path: 
     assert saved == pytest.approx(best["eval_loss"], rel=1e-4)
 
 
+def test_patience_waits_while_it_gets_better(folder: Path, task: Task, tmp_path: Path) -> None:
+    settings = Settings(method="sft", eval_every=1, patience=1, **{**FAST, "lr": 0.002})
+    found = train(student(folder), task, tmp_path / "o", val=task, settings=settings)
+    assert found.result["steps"] == found.result["best_step"] == 5
+
+
+def test_nothing_is_learnt_after_the_end(
+    folder: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the last checkpoint and the model: the same model, not one step more."""
+    from featherweight.distill import folder as module
+
+    settings = Settings(method="sft", **{**FAST, "epochs": 9, "steps": 7}, save_every=1)
+    whole = train(student(folder), task, tmp_path / "whole", settings=settings)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "publish", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(student(folder), task, tmp_path / "cut", settings=settings)
+    monkeypatch.undo()
+    again = train(student(folder), task, tmp_path / "cut", settings=settings)
+    assert again.result["steps"] == whole.result["steps"] == 7
+    for key, value in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(tmp_path / "cut")[key], value, rtol=0, atol=0)
+
+
+def test_an_early_stop_stays_stopped(
+    folder: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featherweight.distill import folder as module
+
+    settings = Settings(method="sft", eval_every=1, patience=2, **{**FAST, "lr": 0.5, "epochs": 9})
+    whole = train(student(folder), task, tmp_path / "whole", val=task, settings=settings)
+    monkeypatch.setattr(module, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train(student(folder), task, tmp_path / "cut", val=task, settings=settings)
+    monkeypatch.undo()
+    again = train(student(folder), task, tmp_path / "cut", val=task, settings=settings)
+    assert again.result["steps"] == whole.result["steps"] < 45
+    assert again.result["best_step"] == whole.result["best_step"]
+
+
+def test_how_much_fits_at_once_is_no_other_run(
+    folder: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After running out of memory the same command with a smaller micro-batch goes on."""
+    from featherweight.distill import folder as module
+
+    big = Settings(method="sft", save_every=1, **{**FAST, "micro_batch": 4})
+    monkeypatch.setattr(module, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train(student(folder), task, tmp_path / "o", settings=big)
+    monkeypatch.undo()
+    small = Settings(method="sft", save_every=1, **{**FAST, "micro_batch": 1})
+    assert train(student(folder), task, tmp_path / "o", settings=small).result["steps"] == 5
+
+
 def test_evaluation_is_over_all_tokens(folder: Path, task: Task, tmp_path: Path) -> None:
     """Not the mean of micro-batches' means; no blank, no example twice."""
     told: list[dict[str, Any]] = []
@@ -165,12 +224,17 @@ def test_what_is_learnt_can_be_used(folder: Path, tmp_path: Path) -> None:
 def test_texts_of_a_teacher_are_data(folder: Path, task: Task, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    short = replace(task, max_tokens=5)
+    short = replace(task, max_tokens=60)
     engine = load_engine(student(folder), dtype="fp32")
-    report = teach_text(engine, student(folder), short, tmp_path / "t")
+    report, kept = teach_text(engine, student(folder), short, tmp_path / "t")
     engine.close()
     rows = [json.loads(line) for line in (tmp_path / "t" / "rows.jsonl").read_text().splitlines()]
-    assert report.cost.completion_tokens > 0 and 0 < len(rows) <= 20
+    assert report.cost.completion_tokens > 0 and 0 < len(rows) == kept
+    answers = [
+        json.loads(line) for line in (tmp_path / "t" / "predictions.jsonl").read_text().splitlines()
+    ]
+    ended = {a["id"] for a in answers if a["finish_reason"] == "stop" and a["prediction"]}
+    assert {row["id"] for row in rows} == ended  # what was cut off would teach to end there
     humans = {e.id: e.target for e in task.examples}
     assert all(row["human"] == humans[row["id"]] and row["teacher"] for row in rows)
     told = load_task(str(tmp_path / "t" / "rows.jsonl"))
@@ -235,6 +299,8 @@ def test_a_first_try_that_failed_leaves_the_way_free(
     [
         ({"max_length": 4096}, r"more than hf:.* holds \(128\)"),
         ({"method": "neo"}, "add --teacher"),
+        ({"schedule": "zigzag"}, "transformers refuses"),
+        ({"report_to": "no_such_logger"}, "transformers refuses"),
         ({"micro_batch": 4, "batch": 4, "targets": "no_such_layer"}, "no_such_layer"),
     ],
 )
@@ -269,6 +335,24 @@ def test_teachers_that_do_not_fit(folder: Path, task: Task, tmp_path: Path) -> N
     teach(student(folder), few, tmp_path / "few", k=4, dtype="fp32")
     with pytest.raises(TrainingError, match="nothing for 17 of 20 examples"):
         train(student(folder), task, tmp_path / "o", teacher=str(tmp_path / "few"), settings=neo)
+
+
+def test_a_teacher_that_holds_less(folder: Path, task: Task, tmp_path: Path) -> None:
+    small = save_tiny_llama(tmp_path / "small", context=16)
+    neo = Settings(method="neo", **FAST)
+    with pytest.raises(TrainingError, match="holds 16 tokens"):
+        train(student(folder), task, tmp_path / "o", teacher=f"hf:{small}", settings=neo)
+    with pytest.raises(TrainingError, match="longer than 16 tokens"):
+        teach(f"hf:{small}", task, tmp_path / "c", student=student(folder), dtype="fp32")
+
+
+def test_an_adapter_opens_from_anywhere(
+    folder: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    train("hf:model", task, tmp_path / "o", settings=Settings(method="lora", **FAST))
+    monkeypatch.chdir(tmp_path)
+    load_engine(f"hf:{tmp_path / 'o'}", dtype="fp32").close()
 
 
 def test_data_without_targets(folder: Path, tmp_path: Path) -> None:

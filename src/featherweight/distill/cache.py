@@ -215,9 +215,14 @@ class TeacherCache:
         return torch.from_numpy(np.array(data))
 
 
+def cache_path(spec: str) -> Path:
+    """The folder that a teacher's spec would name."""
+    return Path(spec).expanduser()
+
+
 def is_cache(spec: str) -> bool:
     """Whether a teacher's spec names a cache."""
-    return (Path(spec).expanduser() / HEADER).is_file()
+    return (cache_path(spec) / HEADER).is_file()
 
 
 def _read_header(folder: Path) -> Header:

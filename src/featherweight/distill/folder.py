@@ -5,16 +5,17 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import orjson
+from safetensors import SafetensorError
 
 from featherweight.distill import checkpoints
-from featherweight.distill.cache import TeacherCache, is_cache
-from featherweight.distill.settings import Settings
+from featherweight.distill.cache import TeacherCache, cache_path, is_cache
+from featherweight.distill.settings import Settings, identity_of
 from featherweight.engines.identity import identity
 from featherweight.errors import OutputError
 from featherweight.files import output_errors, write_atomic
@@ -52,7 +53,7 @@ def described(
 
     learnt_from: dict[str, Any] | None = None
     if teacher is not None and is_cache(teacher):
-        learnt_from = {"cache": asdict(TeacherCache(Path(teacher)).header)}
+        learnt_from = {"cache": asdict(TeacherCache(cache_path(teacher)).header)}
     elif teacher is not None:
         learnt_from = identity(teacher)
     run = {
@@ -61,7 +62,7 @@ def described(
         "teacher": learnt_from,
         "data": task(data),
         "val": None if val is None else task(val),
-        "settings": asdict(settings),
+        "settings": identity_of(settings),
     }
     plain: dict[str, Any] = orjson.loads(orjson.dumps(run))
     return plain
@@ -95,6 +96,8 @@ def begin(output: Path, run: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return result  # type: ignore[no-any-return]
     if result is None and checkpoints.newest(output / CHECKPOINTS) is None:
         write_manifest(output, {"run": run})  # nothing was learnt yet, so nothing is lost
+        if main_process():
+            (output / LOG).unlink(missing_ok=True)
         return None
     raise OutputError(
         f"{output} holds another run ({', '.join(differs)} differ); choose another output folder, "
@@ -108,12 +111,21 @@ def write_manifest(output: Path, data: Mapping[str, Any]) -> None:
         write_atomic(output / MANIFEST, orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n")
 
 
+@contextlib.contextmanager
+def safetensor_errors() -> Iterator[None]:
+    """safetensors tells a full disk in its own way."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(" ".join(str(error).split())[:200]) from error
+
+
 def publish(output: Path, save: Callable[[Path], None], result: Mapping[str, Any]) -> None:
     """Let `save(folder)` write the model; then its files appear in `output`, its config last.
 
     Then the manifest gets `result`, and the checkpoints go. Raises `OutputError`.
     """
-    with output_errors(output):
+    with output_errors(output), safetensor_errors():
         temporary = Path(tempfile.mkdtemp(prefix=".model.", dir=output))
         try:
             save(temporary)

@@ -90,7 +90,7 @@ class Learner(nn.Module):  # type: ignore[misc]
             self._vocabulary,
         )
         self._count(
-            tokens=len(rows),
+            tokens=torch.tensor(len(rows), device=hidden.device),
             objective=found.loss * count,
             ce=found.ce,
             kd=found.kd,

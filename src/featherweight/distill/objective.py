@@ -112,6 +112,8 @@ def rows_loss(
         raise ValueError("kd_weight is above 0 and there is no teacher")
     if objective.needs_correctness and correct is None and not isinstance(teacher, Hidden):
         raise ValueError("the mask needs `correct`, or a teacher's hidden states")
+    if correct is not None and not objective.needs_teacher:
+        teacher = None  # its logits would be made for nothing
     tensors = (hidden, head.weight, head.bias, head.lora_a, head.lora_b)
     job = _Job(objective, head, labels, teacher, correct, vocabulary, chunk)
     scale = torch.as_tensor(scale, dtype=torch.float32, device=hidden.device)

@@ -11,7 +11,7 @@
 | gatekeeper | LoRA or full | 0 | wrong tokens are pushed to uniform |
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from featherweight.distill.divergence import DIVERGENCES, Divergence
@@ -22,6 +22,7 @@ from featherweight.errors import TrainingError
 Method = Literal["sft", "lora", "kd", "neo", "cat-xent", "cat-dist", "gatekeeper"]
 METHODS: tuple[str, ...] = get_args(Method)
 Tune = Literal["full", "lora"]
+LOSSES, SCORES = ("loss", "ce"), ("right", "rouge1", "rouge2", "rougeL", "rougeLsum")
 LARGE = 1_000_000_000  # parameters from which the published rank and rates are taken as they are
 
 
@@ -84,6 +85,15 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise TrainingError(f"{name} is {value}; it must lie between 0 and 1.")
+        for name in ("clip", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must not be below 0.")
+        if self.stop_on not in (None, *LOSSES, *SCORES):
+            raise TrainingError(
+                f"stop_on is {self.stop_on!r}; choose one of {', '.join((*LOSSES, *SCORES))}."
+            )
+        if (self.stop_on or "").startswith("rouge") and not self.eval_texts:
+            raise TrainingError(f"stop_on {self.stop_on} needs texts; set eval_texts above 0.")
         if self.mix is not None and not 0 < self.mix < 1:
             raise TrainingError(f"mix is {self.mix}; it must lie between 0 and 1, both excluded.")
         if self.batch % self.micro_batch:
@@ -101,6 +111,8 @@ class Plan:
     objective: Objective
     rank: int | None
     alpha: float | None
+    lora: LoraKind
+    targets: str
     lr: float
     stop_on: str
     reasons: dict[str, str]
@@ -130,6 +142,11 @@ def derive(settings: Settings, params: int, has_teacher: bool) -> Plan:
         raise TrainingError(
             f"{method} must know where the large model is right; add --teacher SPEC or a cache."
         )
+    if has_teacher and settings.method in ("sft", "lora", "gatekeeper"):
+        other = {"sft": "kd", "lora": "neo"}.get(settings.method, "cat-dist")
+        raise TrainingError(
+            f"{settings.method} learns from no teacher; leave it out, or choose {other}."
+        )
     large = params >= LARGE
     rank = alpha = None
     if tune == "lora":
@@ -145,7 +162,18 @@ def derive(settings: Settings, params: int, has_teacher: bool) -> Plan:
     # a mask that leaves nothing makes a perfect loss
     masked = objective.mask != "all" or objective.gate is not None
     stop_on = settings.stop_on or ("ce" if masked else "loss")
-    return Plan(method, tune, objective, rank, alpha, lr, stop_on, reasons)
+    return Plan(
+        method,
+        tune,
+        objective,
+        rank,
+        alpha,
+        settings.lora,
+        settings.targets,
+        lr,
+        stop_on,
+        reasons,
+    )
 
 
 def _objective(settings: Settings, method: Method, reasons: dict[str, str]) -> Objective:
@@ -178,12 +206,21 @@ def _objective(settings: Settings, method: Method, reasons: dict[str, str]) -> O
     )
 
 
+def identity_of(settings: Settings) -> dict[str, Any]:
+    """The dials that decide what is learnt; how much fits the machine at once is none of them."""
+    dials = asdict(settings)
+    for name in ("micro_batch", "gradient_checkpointing", "report_to", "save_every"):
+        del dials[name]
+    return dials
+
+
 def described(plan: Plan) -> list[tuple[str, str, str]]:
     """Name, value and reason of what was decided, for printing."""
     o = plan.objective
     rows: list[tuple[str, Any]] = [("method", plan.method), ("tune", plan.tune)]
     if plan.tune == "lora":
-        rows += [("rank", plan.rank), ("alpha", plan.alpha)]
+        rows += [("lora", f"{plan.lora} on {plan.targets}")]
+        rows += [("rank", plan.rank), ("alpha", f"{plan.alpha:g}")]
     rows.append(("lr", f"{plan.lr:g}"))
     if o.gate is not None:
         rows.append(("gate", o.gate))

@@ -79,7 +79,8 @@ def adapt(
         model = get_peft_model(model, config)
     except ValueError as error:
         raise TrainingError(f"no LoRA for {base}: {' '.join(str(error).split())[:300]}") from None
-    config.base_model_name_or_path = base
+    # opened from anywhere, not from this working directory alone
+    config.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
     if kind == "moslora":
         _mix(model, rank)
     if kind == "pissa":

@@ -104,10 +104,16 @@ def teach(
     )
     if header.store not in FLOATS or (keep == "topk" and header.store == "bfloat16"):
         raise TrainingError(f"cannot store {keep} as {header.store}; choose float16 or float32.")
-    found = samples(data, reader, min(max_length or reader.context, reader.context))
+    longest = min(max_length or reader.context, reader.context)
+    found = samples(data, reader, longest if foreign else min(longest, own.context))
     theirs: dict[str, Sample] = {}
     texts = {e.id: target_text(data, e) for e in data.examples}
     if foreign:
+        if data.kind == "text":
+            raise TrainingError(
+                f"{data.name} is running text, over which bits are not carried from {teacher}'s "
+                f"tokens to {student}'s; name a task with prompts."
+            )
         theirs = {s.id: s for s in samples(data, own, own.context)}
     with locked(output):
         writer = CacheWriter(output, header, head if keep == "hidden" else None)
@@ -215,11 +221,13 @@ def teach_text(
     *,
     progress: Progress | None = None,
     **cost: Any,
-) -> Report:
+) -> tuple[Report, int]:
     """Have `engine` answer `data`, as eval does, and write the answers as rows to learn from.
 
     `output`/rows.jsonl has id, prompt, target (the answer), group, the human reference, the
-    teacher's name, prompt hash and date. An answer that failed or is empty is left out.
+    teacher's name, prompt hash and date. An answer that failed, is empty or was cut off at
+    `max_tokens` is left out: learnt, it would end where it must not. Returns eval's report and the
+    number of rows.
     """
     if data.kind != "summary":
         raise TrainingError(f"{data.name} has no texts to write; keep topk, hidden or bits.")
@@ -231,7 +239,7 @@ def teach_text(
     rows = []
     for example in data.examples:
         row = answers.get(example.id)
-        if row is None or not row["prediction"].strip():
+        if row is None or not row["prediction"].strip() or row["finish_reason"] == "length":
             continue
         rows.append(
             {
@@ -246,6 +254,9 @@ def teach_text(
             }
         )
     if not rows:
-        raise TrainingError(f"{spec} answered nothing; see {output / PREDICTIONS}.")
+        raise TrainingError(
+            f"{spec} ended no answer: all are empty or cut off (see {output / PREDICTIONS}); raise "
+            "--max-tokens in a new --output folder."
+        )
     write_atomic(output / ROWS, b"".join(orjson.dumps(row) + b"\n" for row in rows))
-    return report
+    return report, len(rows)

@@ -15,15 +15,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
 import torch
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer import TRAINER_STATE_NAME
 
 from featherweight.distill import checkpoints, folder
-from featherweight.distill.cache import TeacherCache, is_cache
+from featherweight.distill.cache import TeacherCache, cache_path, is_cache
 from featherweight.distill.data import Reader, Sample, collate, samples
 from featherweight.distill.head import Head
 from featherweight.distill.learner import Learner, check_head
-from featherweight.distill.settings import Plan, Settings, derive, described
+from featherweight.distill.settings import LOSSES, Plan, Settings, derive, described
 from featherweight.distill.student import adapt, counted, load_trainable, open_base, save_student
 from featherweight.distill.teacher import open_teacher, shared_vocabulary
 from featherweight.distill.texts import Texts
@@ -79,6 +87,7 @@ def train(
     `TrainingError`, `EngineError`, `DataError`, `OutputError`.
     """
     settings = settings or Settings()
+    output = output.absolute()  # checkpoints name each other
     tell = tell if folder.main_process() else lambda kind, facts: None
     with folder.alone(output), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft's, about transformers 6
@@ -98,7 +107,7 @@ def _train(
     settings: Settings,
     tell: Tell,
 ) -> Mapping[str, Any]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     machine = Machine(device, *choose_dtype(settings.dtype, device))
     # what is trained is float32: steps smaller than bfloat16's 8 bits would be lost
     full = derive(settings, 1, teacher is not None).tune == "full"
@@ -138,20 +147,42 @@ def _train(
     texts = None
     if settings.eval_texts and val is not None:
         texts = Texts(model, reader, val, settings.eval_texts, machine.dtype, tell)
-    args = _arguments(settings, plan, machine, output, steps, bool(tests))
-    trainer = ObjectiveTrainer(
-        learner,
-        args,
-        learnt,
-        tests,
-        functools.partial(_collated, reader, source.cache),
-        settings.batch,
-        texts,
-        [Watch(tell, output / folder.LOG, settings.patience, int(args.eval_steps or 1))],
-    )
+    # all of val or none of it: a mixture of losses would depend on how it is cut into batches
+    told = source.cache if source.cache is not None and source.cache.covers(tests) else None
+    try:
+        args = _arguments(settings, plan, machine, output, steps, bool(tests))
+        trainer = ObjectiveTrainer(
+            learner,
+            args,
+            learnt,
+            tests,
+            functools.partial(_collated, reader, source.cache),
+            functools.partial(_collated, reader, told),
+            settings.batch,
+            texts,
+            [Watch(tell, output / folder.LOG, settings.patience, int(args.eval_steps or 1))],
+        )
+    except (ValueError, ImportError, RuntimeError) as error:  # a schedule, optimiser or logger
+        why = " ".join(str(error).split())[:300]
+        raise TrainingError(f"transformers refuses these settings ({why}); change them.") from None
     for callback in (PrinterCallback, ProgressCallback):  # the view shows it
         trainer.remove_callback(callback)
     return _fit(trainer, learner, tokenizer, output, machine.dtype, tell)
+
+
+def _device() -> str:
+    """This process's own GPU, or the CPU; raises `TrainingError` for several GPUs at once."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    if "LOCAL_RANK" in os.environ:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    elif torch.cuda.device_count() > 1:
+        raise TrainingError(
+            f"{torch.cuda.device_count()} GPUs are here and one process; start one for each "
+            "(`torchrun --nproc-per-node N -m featherweight train ...`), or set "
+            "CUDA_VISIBLE_DEVICES=0."
+        )
+    return f"cuda:{torch.cuda.current_device()}"
 
 
 def _source(
@@ -167,9 +198,16 @@ def _source(
         return Source()
     if not is_cache(teacher):
         opened = open_teacher(teacher, model, tokenizer, machine.dtype, machine.device)
+        holds = Reader(opened, tokenizer, teacher).context
+        longest = max(learnt, key=len)
+        if len(longest) > holds:
+            raise TrainingError(
+                f"{teacher} holds {holds} tokens and {longest.id} has {len(longest)}; shorten what "
+                "is read (--words for QMSum) or choose another teacher."
+            )
         rows = len(opened.get_output_embeddings().weight)
         return Source(opened, vocabulary=shared_vocabulary(model, rows, tokenizer))
-    cache = TeacherCache(Path(teacher))
+    cache = TeacherCache(cache_path(teacher))
     _check_kept(cache, plan)
     cache.check(learnt, tokenizer)
     vocabulary = None
@@ -206,7 +244,7 @@ def _collated(
 ) -> dict[str, Any]:
     pad = reader.tokenizer.pad_token_id or 0
     found: dict[str, Any] = collate(batch, seq2seq=reader.seq2seq, start=reader.start, pad=pad)
-    if cache is not None and cache.covers([sample for sample in batch if sample.target]):
+    if cache is not None:
         found |= cache.batch(batch)
     return found
 
@@ -232,11 +270,16 @@ def _facts(
             f"longest {max(map(len, learnt)):,}",
         ),
     ]
+    every = settings.eval_every or max(1, steps // 10)
     if tests:
-        rows.append(("val", f"{len(tests):,} examples", f"best by {plan.stop_on}"))
+        rows.append(
+            ("val", f"{len(tests):,} examples, every {every} steps", f"best by {plan.stop_on}")
+        )
     rows.append(
         ("steps", f"{steps:,} of {settings.batch} examples", f"{settings.micro_batch} at once")
     )
+    saved = f"every {settings.save_every or every} steps"
+    rows.append(("schedule", f"{settings.schedule}, {settings.warmup:.0%} warm-up", saved))
     return rows
 
 
@@ -251,6 +294,11 @@ def _arguments(
             f"{world} processes; change one."
         )
     every = settings.eval_every or max(1, steps // 10)
+    if tested and settings.save_every not in (None, every):
+        raise TrainingError(
+            f"with --val a checkpoint is written at each evaluation, every {every} steps; leave "
+            "--save-every out."
+        )
     on_cpu = machine.device == "cpu"
     return TrainingArguments(
         output_dir=str(output / folder.CHECKPOINTS),
@@ -272,9 +320,9 @@ def _arguments(
         eval_strategy="steps" if tested else "no",
         eval_steps=every,
         save_strategy="steps",
-        save_steps=every if tested else settings.save_every or every,
+        save_steps=settings.save_every or every,
         metric_for_best_model=plan.stop_on if tested else None,
-        greater_is_better=plan.stop_on not in ("loss", "ce"),
+        greater_is_better=plan.stop_on not in LOSSES,
         prediction_loss_only=True,
         remove_unused_columns=False,
         label_names=["labels"],
@@ -300,7 +348,12 @@ def _fit(
     if last is not None:
         tell("resumed", {"step": checkpoints.step_of(last)})
     start = time.perf_counter()
-    outcome = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    loss = None
+    if last is not None and _is_over(last, trainer):
+        trainer.state = TrainerState.load_from_json(str(last / TRAINER_STATE_NAME))
+        load_trainable(learner.student, last / TRAINABLE)
+    else:
+        loss = trainer.train(resume_from_checkpoint=str(last) if last else None).training_loss
     seconds = time.perf_counter() - start
     state, best = trainer.state, trainer.state.best_model_checkpoint
     if best is not None and Path(best).name != f"checkpoint-{state.global_step}":
@@ -311,7 +364,7 @@ def _fit(
         "resumed_after": checkpoints.step_of(last) if last else None,
         "best_step": checkpoints.step_of(Path(best)) if best else state.global_step,
         "best_metric": state.best_metric,
-        "loss": outcome.training_loss,
+        "loss": loss,
         "seconds": seconds,
         "peak_rss": peak_rss(),
         "peak_vram": peak_vram(),
@@ -325,3 +378,11 @@ def _fit(
         folder.publish(output, save, result)
     trainer.accelerator.wait_for_everyone()
     return result
+
+
+def _is_over(checkpoint: Path, trainer: ObjectiveTrainer) -> bool:
+    """Whether nothing was left to learn when `checkpoint` was written."""
+    state = orjson.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())
+    control = state.get("stateful_callbacks", {}).get("TrainerControl", {})
+    stopped = control.get("args", {}).get("should_training_stop", False)
+    return bool(stopped or state["global_step"] >= trainer.args.max_steps)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
@@ -51,11 +52,13 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         train: Sequence[Sample],
         val: Sequence[Sample],
         collate: Collate,
+        eval_collate: Collate,
         batch: int,
         texts: Callable[[int], dict[str, float]] | None = None,
         callbacks: Sequence[Any] = (),
     ) -> None:
         self._order_batch = batch
+        self._eval_collate = functools.partial(_with_names, eval_collate)
         self._texts = texts
         self._seen: list[tuple[list[str], Tensor]] = []  # this step's micro-batches
         super().__init__(
@@ -89,7 +92,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         order = sorted(range(len(samples)), key=lambda i: -len(samples[i]))
         # blanks, or the last examples would be given to several processes and counted twice
         order += [-1] * (-len(samples) % (size * self.args.world_size))
-        loader = DataLoader(samples, batch_size=size, sampler=order, collate_fn=self.data_collator)
+        loader = DataLoader(samples, batch_size=size, sampler=order, collate_fn=self._eval_collate)
         return self.accelerator.prepare_data_loader(loader)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any) -> Tensor:
@@ -118,8 +121,8 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         kept = f"{last.name} is kept" if last else "no checkpoint was written yet"
         raise TrainingError(
             f"{'the loss' if bad else 'the gradient'} is not a finite number at step "
-            f"{self.state.global_step + 1}, in the batch of {listed}; {kept}. Lower --lr, or look "
-            "at these examples."
+            f"{self.state.global_step + 1}, in the batch of {listed}; {kept}. Look at these "
+            "examples, or lower --lr in a new --output folder."
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -168,7 +171,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
             if self.args.should_save:
                 best = self.state.best_model_checkpoint
                 checkpoints.finish(folder, {Path(best)} if best else set())
-        except (OSError, RuntimeError) as error:  # torch.save tells a full disk as RuntimeError
+        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, three ways
             last = checkpoints.newest(Path(self.args.output_dir))
             kept = f"{last.name} is kept" if last else "no earlier one exists"
             raise TrainingError(

@@ -31,8 +31,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             file.write(orjson.dumps(facts) + b"\n")
         self._tell("eval" if any(k.startswith("eval_") for k in facts) else "log", facts)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._patience is None or state.best_global_step is None:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any
+    ) -> None:
+        if self._patience is None or state.best_metric is None:
             return
-        if state.global_step - state.best_global_step >= self._patience * self._every:
+        # the trainer compares after this
+        now = (metrics or {}).get(f"eval_{args.metric_for_best_model}", state.best_metric)
+        better = now > state.best_metric if args.greater_is_better else now < state.best_metric
+        waited = state.global_step - (state.best_global_step or 0)
+        if not better and waited >= self._patience * self._every:
             control.should_training_stop = True

@@ -34,7 +34,8 @@ def dequantised(spec: str) -> Path:
     try:
         _convert(spec, path, temporary)
         temporary.chmod(0o755)
-        temporary.rename(target)
+        if not (target / "config.json").is_file():  # another process may have been quicker
+            temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
