@@ -161,12 +161,13 @@ def _run(
     device, dtype = hidden.device, _computed(hidden.dtype)
     teacher = job.teacher
     if isinstance(teacher, Hidden):
-        teacher = Hidden(teacher.states, teacher.head.detached().cut(job.vocabulary).to(dtype))
+        theirs = teacher.head.detached().cut(job.vocabulary)
+        teacher = Hidden(teacher.states, _computing(theirs, dtype, device))
     grads: list[Tensor | None] = [
         torch.zeros_like(t, dtype=dtype) if t is not None and needed else None
         for t, needed in zip(tensors, needs, strict=True)
     ]
-    head = head.to(dtype)
+    head = _computing(head, dtype, device)
     rows, width = len(job.labels), len(head.weight)
     sums = [torch.zeros((), dtype=dtype, device=device) for _ in range(5)]
     held = isinstance(teacher, Hidden)
@@ -176,12 +177,12 @@ def _run(
     other = torch.empty_like(student) if held else None
     for start in range(0, rows, step):
         part = slice(start, min(start + step, rows))
-        h, z = hidden[part].to(dtype), student[: part.stop - start]
+        h, z = hidden[part], student[: part.stop - start]
         low = head.project(h, out=z)
         if isinstance(teacher, Hidden):
             assert other is not None
             q: Tensor | None = other[: len(z)]
-            teacher.head.project(teacher.states[part].to(dtype), out=q)
+            teacher.head.project(teacher.states[part], out=q)
         else:
             q = None
         for block in _blocks(len(z), width * dtype.itemsize, device):
@@ -208,6 +209,11 @@ def _run(
 def _computed(dtype: torch.dtype) -> torch.dtype:
     """Logits are float32 at least: bf16 has 8 bits, and a logit of 20 would be off by 0.06."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _computing(head: Head, dtype: torch.dtype, device: torch.device) -> Head:
+    """Tiles of weights are widened in a CPU's cache; a GPU has one copy made."""
+    return head.adapter_to(dtype) if device.type == "cpu" else head.to(dtype)
 
 
 def _blocks(rows: int, row_bytes: int, device: torch.device) -> list[slice]:
