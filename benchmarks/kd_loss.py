@@ -1,6 +1,6 @@
 """One forward and backward of the distillation loss beside the peers': seconds and peak memory.
 
-usage: kd_loss.py [--quick] [--json] [--rounds 3] [--only TEXT] [--table FILE]
+usage: kd_loss.py [--quick] [--json] [--rounds 3] [--only TEXT] [--bf16] [--table FILE]
 
 The loss alone: final hidden states of student and teacher in, gradient of the student's out. The
 student's head is frozen, as in NEO (LoRA). The same numbers go to everybody, and loss and |grad|
@@ -15,13 +15,15 @@ must come out alike (1e-4 in float32, 2e-2 in bfloat16), or the script stops.
 | featherweight-cached64 | `rows_loss` with the teacher's top 64 and tail: another loss, unchecked |
 
 `half` and `eighth` of the positions are supervised, at random places. Every (case, impl) is a
-process of its own, warmed up on a tiny problem; rounds alternate; medians. float32 on a CPU,
-bfloat16 on CUDA. The header's `gemm_floor` is the time of the products that no exact method can
-do without: each student logit, each teacher logit, and the gradient back, of supervised rows.
-`--quick` measures one case once, without that floor, and writes no file.
+process of its own, warmed up on a tiny problem; rounds alternate; medians. float32 on a CPU unless
+`--bf16` (a LoRA's base is often stored so), bfloat16 on CUDA. The header's `gemm_floor` is the time
+of the products that no exact method can do without: each student logit, each teacher logit, and
+the gradient back, of supervised rows. `--quick` measures one case once, without that floor, and
+writes no file.
 """
 
 import argparse
+import functools
 import json
 import math
 import sys
@@ -85,20 +87,23 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the rows")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="cases whose name has this text")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 inputs on a CPU too")
     parser.add_argument("--table", type=Path, help="print tables of a result and stop")
     args = parser.parse_args()
     if args.table:
         print(tables(json.loads(args.table.read_text())))
         return
     cases = [case for case in (QUICK if args.quick else CASES) if args.only in str(case)]
-    rows = benchmark(cases, 1 if args.quick else args.rounds, floors=not args.quick)
+    narrow = args.bf16 or measure.device() == "cuda"
+    rounds = 1 if args.quick else args.rounds
+    rows = benchmark(cases, rounds, "bfloat16" if narrow else "float32", floors=not args.quick)
     if not args.quick and not args.only:
-        name = "kd_loss.json" if measure.device() == "cpu" else "kd_loss_cuda.json"
-        measure.write(rows, RESULTS / name)
+        kind = "_cuda" if measure.device() == "cuda" else "_bf16" if narrow else ""
+        measure.write(rows, RESULTS / f"kd_loss{kind}.json")
     print(json.dumps(rows, indent=1) if args.json else tables(rows))
 
 
-def benchmark(cases: list[Case], rounds: int, floors: bool) -> list[dict]:
+def benchmark(cases: list[Case], rounds: int, dtype: str, floors: bool) -> list[dict]:
     """The machine's row, then one of each case and implementation."""
     here = [impl for impl in IMPLS if impl not in NEEDS or measure.installed(NEEDS[impl])]
     for impl in set(IMPLS) - set(here):
@@ -110,9 +115,9 @@ def benchmark(cases: list[Case], rounds: int, floors: bool) -> list[dict]:
     if floors:  # the same for every divergence
         jobs += [(str(case), FLOOR) for case in cases if case.divergence == cases[0].divergence]
     preload = ["featherweight.distill.objective", *(MODULES[i] for i in here if i in NEEDS)]
-    found = measure.rounds_of(jobs, rounds, run, preload)
+    found = measure.rounds_of(jobs, rounds, functools.partial(run, dtype), preload)
     rows = [row for row in found if row["impl"] != FLOOR]
-    check(rows)
+    check(rows, 1e-4 if dtype == "float32" else 2e-2)
     clock = ("cpu_seconds", "wall_seconds")
     floor = {
         " ".join(row["case"].split()[::2]): {key: row[key] for key in clock}
@@ -122,15 +127,12 @@ def benchmark(cases: list[Case], rounds: int, floors: bool) -> list[dict]:
     sizes = {
         f"v{v}": {"Hs": hs, "Ht": ht, "positions": positions(v)} for v, (hs, ht, _) in SIZES.items()
     }
-    header = measure.machine(
-        rounds=rounds, dtype=str(dtype()).removeprefix("torch."), sizes=sizes, gemm_floor=floor
-    )
+    header = measure.machine(rounds=rounds, dtype=dtype, sizes=sizes, gemm_floor=floor)
     return [header, *rows]
 
 
-def check(rows: list[dict]) -> None:
+def check(rows: list[dict], tolerance: float) -> None:
     """Stop unless all implementations of a case found the same loss and gradient."""
-    tolerance = 1e-4 if dtype() == torch.float32 else 2e-2
     first: dict[str, dict] = {}
     for row in rows:
         if row["impl"] not in CHECKED:
@@ -147,16 +149,14 @@ def check(rows: list[dict]) -> None:
 # -- one process
 
 
-def run(name: str, impl: str) -> dict:
+def run(dtype: str, name: str, impl: str) -> dict:
     """Time one implementation on one case, in this process."""
     case = Case.of(name)
     hs, ht, _ = SIZES[case.vocabulary]
     if impl != FLOOR:
-        small = made(64, 8, 12, 16, "all", BETA[case.divergence])
+        small = made(64, 8, 12, 16, case, dtype)
         prepared(impl, small, case.divergence)().backward()  # threads, libraries, kernels
-    inputs = made(
-        case.vocabulary, hs, ht, positions(case.vocabulary), case.share, BETA[case.divergence]
-    )
+    inputs = made(case.vocabulary, hs, ht, positions(case.vocabulary), case, dtype)
     if impl == FLOOR:
         return floor(inputs)
     step = prepared(impl, inputs, case.divergence)
@@ -184,24 +184,21 @@ def positions(vocabulary: int) -> int:
     return SIZES[vocabulary][2] if measure.device() == "cpu" else ON_CUDA
 
 
-def dtype() -> torch.dtype:
-    return torch.float32 if measure.device() == "cpu" else torch.bfloat16
-
-
-def made(v: int, hs: int, ht: int, n: int, share: str, beta: float) -> Inputs:
+def made(v: int, hs: int, ht: int, n: int, case: Case, dtype: str) -> Inputs:
     """Random hidden states and heads of a fixed seed; logits have a deviation near 1."""
     seeded = torch.Generator().manual_seed(0)
 
     def random(rows: int, columns: int, deviation: float) -> Tensor:
         edge = deviation * math.sqrt(3)  # uniform: normal numbers take three times as long
         values = torch.empty(rows, columns).uniform_(-edge, edge, generator=seeded)
-        return values.to(measure.device(), dtype())
+        return values.to(measure.device(), getattr(torch, dtype))
 
     hidden, teacher_hidden = random(n, hs, 0.5), random(n, ht, 0.5)
     weight, teacher_weight = random(v, hs, 0.08), random(v, ht, 0.08)
     labels = torch.randint(0, v, (n,), generator=seeded)
-    labels[torch.randperm(n, generator=seeded)[: n - int(n * SHARES[share])]] = -100
+    labels[torch.randperm(n, generator=seeded)[: n - int(n * SHARES[case.share])]] = -100
     labels = labels.to(measure.device())
+    beta = BETA[case.divergence]
     return Inputs(hidden.requires_grad_(), weight, teacher_hidden, teacher_weight, labels, beta)
 
 
@@ -303,7 +300,7 @@ def floor(x: Inputs) -> dict:
 def tables(rows: list[dict]) -> str:
     """CPU seconds (wall on CUDA) and MiB of every case, and the ratios that the aims are about."""
     header, found = rows[0], {(r["case"], r["impl"]): r for r in rows[1:]}
-    clock = "cpu_seconds" if header["dtype"] == "float32" else "wall_seconds"
+    clock = "wall_seconds" if header["cuda"] else "cpu_seconds"
     cases = list(dict.fromkeys(case for case, _ in found))
     impls = [impl for impl in IMPLS if any((case, impl) in found for case in cases)]
     lines = [f"| case | {' | '.join(impls)} | products alone |", "| --- " * (len(impls) + 2) + "|"]

@@ -74,6 +74,7 @@ def machine(**more: object) -> dict:
     cores = len(os.sched_getaffinity(0))
     row = {
         "machine": torch.cuda.get_device_name() if device() == "cuda" else _processor(),
+        "cuda": device() == "cuda",
         "cores_used": cores,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

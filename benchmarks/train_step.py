@@ -16,8 +16,11 @@ bfloat16 where the hardware multiplies it; what learns is float32, a LoRA's base
 | impl | what it is |
 | --- | --- |
 | featherweight | `Learner` |
-| llm-neo | LLM-Neo's formula: both models' logits of all positions, cross entropy by transformers, float32 kl_div (batchmean) of answer tokens. Its mask is one off; corrected here, at no cost |
-| trl | TRL's loss and its way to run both backbones (answer columns only), no cross entropy; its DistillationTrainer would write the answers itself first, which is left out |
+| llm-neo | both models' logits of all positions, transformers' CE, fp32 kl_div batchmean |
+| trl | TRL's loss, and its way to run both backbones (answer's columns only) |
+
+LLM-Neo's mask is one off; corrected here, at no cost. TRL's loss has no cross entropy, and its
+DistillationTrainer writes the answers itself before each step, which is left out.
 
 Memory is all that the process holds above its imports: weights, optimiser, activations. `loss` and
 `grad_norm` are of the warm-up step, where all weights are equal: featherweight and llm-neo must
@@ -263,7 +266,7 @@ def trl(student: Any, teacher: Any) -> Loss:
 def table(rows: list[dict]) -> str:
     """Tokens a CPU second (a second on CUDA), MiB, and both against LLM-Neo's NEO."""
     header, rows = rows[0], rows[1:]
-    clock = "cpu_seconds" if "CUDA" not in header["machine"] else "wall_seconds"
+    clock = "wall_seconds" if header["cuda"] else "cpu_seconds"
     found = {(row["case"], row["impl"]): row for row in rows}
     neo, kd = found["neo online", "llm-neo"], found["kd online", "featherweight"]
     their_kd = found["kd online", "llm-neo"]
