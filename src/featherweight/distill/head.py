@@ -19,7 +19,7 @@ from torch import Tensor
 
 from featherweight.errors import TrainingError
 
-TILE_BYTES = 2 << 20  # of widened weights: about a CPU's second-level cache
+TILE_BYTES = 4 << 20  # of weights projected at once on a CPU
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class Head:
         """Logits of `h` [n, H] into `out` [n, V]; h A^T [n, r] where there is an adapter."""
         with self._products(h):
             h = h.to(out.dtype)
-            for tile, of in self._tiles(out.dtype):
+            # of few rows by a large matrix; by a tile they cost up to a fifth less
+            for tile, of in self._tiles(out.dtype, whole=not self.weight.is_cpu):
                 torch.mm(h, of.t(), out=out[:, tile])
         if self.bias is not None:
             out.add_(self.bias)
@@ -105,7 +106,7 @@ class Head:
         if hidden is not None:
             out = hidden[rows]
             with self._products(h):
-                for tile, of in self._tiles(g.dtype):
+                for tile, of in self._tiles(g.dtype, whole=self.weight.dtype == g.dtype):
                     out.addmm_(g[:, tile], of, beta=1 if tile.start else 0)
             if back is not None and self.lora_a is not None:
                 out.addmm_(back, self.lora_a)
@@ -118,12 +119,12 @@ class Head:
         if b is not None and low is not None:
             b[:width].addmm_(g.t(), low, alpha=self.scale)
 
-    def _tiles(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-        """The weight in `dtype`: whole where it is that already, else some rows at a time."""
+    def _tiles(self, dtype: torch.dtype, whole: bool) -> Iterator[tuple[slice, Tensor]]:
+        """The weight in `dtype`, `whole` or some rows at a time."""
         count, width = self.weight.shape
-        step = count if self.weight.dtype == dtype else TILE_BYTES // (width * dtype.itemsize)
-        for start in range(0, count, max(1, step)):
-            tile = slice(start, min(start + max(1, step), count))
+        step = count if whole else max(1, TILE_BYTES // (width * dtype.itemsize))
+        for start in range(0, count, step):
+            tile = slice(start, min(start + step, count))
             yield tile, self.weight[tile].to(dtype)
 
     def _products(self, h: Tensor) -> AbstractContextManager[None]:
