@@ -129,3 +129,17 @@ def test_a_key_is_of_tokens_and_of_where_the_answer_begins() -> None:
     }
     assert len(keys) == 3
     assert Sample("a", (1, 2), (3,)).key == Sample("other id", (1, 2), (3,)).key
+
+
+def test_few_shapes_for_many_lengths() -> None:
+    """Every new width costs memory: from 32 on there are few, and padding has no label."""
+    widths = set()
+    for length in range(2, 200):
+        sample = Sample("a", tuple(range(length)), (7, 8))
+        batch = collate([sample], seq2seq=False, start=[], pad=0)
+        found = batch["input_ids"].shape[1]
+        assert found >= length + 1 and batch["labels"].shape == batch["attention_mask"].shape
+        assert int((batch["labels"] != -100).sum()) == 2
+        assert int(batch["attention_mask"].sum()) == length + 1
+        widths.add(found)
+    assert len([width for width in widths if width > 31]) == 6
