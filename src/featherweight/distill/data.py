@@ -22,8 +22,8 @@ from featherweight.tasks import Example, Task
 
 IGNORED = -100
 COARSE = 32
-"""Widths are multiples of this, but for the shortest: for each new shape of a bf16 product the CPU's
-library prepares and keeps something, 25 MiB a micro-batch of SmolLM2 where all lengths differ."""
+"""Widths are multiples of this, but for the shortest: for each new shape of a bf16 product the
+CPU's library keeps something, 25 MiB a micro-batch of SmolLM2 where all lengths differ."""
 
 
 @dataclass(frozen=True, slots=True)
