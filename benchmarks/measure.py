@@ -1,5 +1,6 @@
 """What the distillation benchmarks share: seconds, peak memory, the machine's row, rounds."""
 
+import ctypes
 import datetime
 import gc
 import json
@@ -32,12 +33,12 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        gc.collect()
+        _tidy()
         self._base = torch.cuda.memory_allocated() if device() == "cuda" else _status("VmRSS")
 
     def reset(self) -> None:
         """Forget the peak so far: loading a model may take more than using it."""
-        gc.collect()
+        _tidy()
         if device() == "cuda":
             torch.cuda.reset_peak_memory_stats()
         else:
@@ -57,6 +58,14 @@ class Meter:
     def peak(self) -> int:
         top = torch.cuda.max_memory_allocated() if device() == "cuda" else _status("VmHWM")
         return max(0, top - self._base)
+
+
+def _tidy() -> None:
+    """Give back what is free, or what is taken next hides in it."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _wait() -> None:
