@@ -22,10 +22,10 @@ from tokenizers import (  # noqa: E402
 )
 
 from featherweight.distill.gguf_tokenizer import (  # noqa: E402
-    LLAMA3,
     like_fields,
     tokenizer_fields,
 )
+from featherweight.engines.gguf_cuts import LLAMA3  # noqa: E402
 from featherweight.engines.gguf_write import Tensor, field, write_gguf  # noqa: E402
 from featherweight.errors import EngineError  # noqa: E402
 
