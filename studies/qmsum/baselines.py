@@ -26,6 +26,7 @@ from featherweight.evaluate.statistics import estimates
 from featherweight.evaluate.tradeoff import System as Point
 from featherweight.evaluate.tradeoff import markdown as tradeoff_table
 from featherweight.evaluate.tradeoff import plot
+from featherweight.retrieve import BM25Locator
 from featherweight.rows import read_rows
 from featherweight.tasks.qmsum import WORDS, Input, qmsum
 
@@ -86,7 +87,9 @@ def lead(data: Path, kind: Input, names: dict[str, str]) -> dict[str, str]:
     found = {}
     # gold spans whole: a budget would cut long ones before their beginning is taken
     words = 10**6 if kind == "gold" else WORDS
-    for example in qmsum(data, "test", kind, words).examples:
+    # the runs read what BM25 found
+    locator = BM25Locator() if kind == "located" else None
+    for example in qmsum(data, "test", kind, words, locator=locator).examples:
         turns = example.prompt[0]["content"].split("\n\n")[1].split("\n")
         text = " ".join(turn.partition(": ")[2] for turn in turns)
         found[names[example.id]] = Cap.parse(CAP)(text, example.meta["general"])
