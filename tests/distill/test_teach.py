@@ -1,6 +1,7 @@
 """Caches: equal to the teacher in memory, resumable, refused for other data or tokens."""
 
 import json
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -98,8 +99,7 @@ def test_a_stopped_cache_goes_on(
     folder: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after some examples, with half a row written: the rest is added, nothing twice."""
-    from featherweight.distill import teach as module
-
+    module = import_module("featherweight.distill.teach")  # the room exports its function
     spec, out = f"hf:{folder / 'teacher'}", tmp_path / "c"
     monkeypatch.setattr(module, "BATCH_TOKENS", 60)
     asked = []
