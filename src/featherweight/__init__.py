@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         TranscriptError,
         UnknownModelError,
     )
-    from featherweight.retrieve import BM25Locator, Locator
+    from featherweight.retrieve import BM25Locator, Locator, open_locator
     from featherweight.summarize import (
         Evidence,
         EvidenceFinder,
@@ -65,6 +65,7 @@ __all__ = [
     "clean",
     "load_engine",
     "load_task",
+    "open_locator",
     "parse_transcript",
     "read_transcript",
     "summarize_transcript",

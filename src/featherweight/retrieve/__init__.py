@@ -1,7 +1,7 @@
 """Which part of a long text matters for a query.
 
 Works on plain lists of texts: cut them to `windows`, score the windows with a `Locator` (the
-embedded fitted one, BM25, or a trained cross-encoder), `pack` the best into a budget.
+embedded fitted one, BM25, or a trained encoder), `pack` the best into a budget.
 """
 
 from .bm25 import BM25

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from featherweight.errors import DataError
 
-from .cross import open_cross
+from .encoder import open_encoder
 from .fitted import FittedLocator
 from .windows import BM25Locator, Locator
 
 
 def open_locator(name: str | None = None) -> Locator:
-    """`fitted` (the default), `bm25`, or the directory of a trained cross-encoder.
+    """`fitted` (the default), `bm25`, or the directory of a trained encoder.
 
     Raises `DataError` for another name and `EngineError` for a directory that is no locator.
     """
@@ -23,4 +23,4 @@ def open_locator(name: str | None = None) -> Locator:
         raise DataError(
             f"{name!r} is no locator; choose fitted, bm25 or a trained one's directory."
         )
-    return open_cross(folder)
+    return open_encoder(folder)

@@ -13,15 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from fit import Question, logistic, out_of_fold, questions, rarity, recall
-from spans import load
+from spans import Meeting, load
 from train import MAX_TOKENS, WINDOWS, held_out
 
 from featherweight.files import write_atomic
 from featherweight.retrieve.columns import context
-from featherweight.retrieve.cross import SETTINGS, CrossLocator, open_cross
+from featherweight.retrieve.encoder import SETTINGS, EncoderLocator, columns, open_encoder
 from featherweight.retrieve.fitted import chance
-
-BLANK = {"": 0.0, "cross": 1.0, "lexical": 0.0}
 
 
 def main() -> None:
@@ -29,58 +27,55 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--encoder", type=Path, required=True)
     args = parser.parse_args()
-    settings = {"windows": WINDOWS, "max_tokens": MAX_TOKENS, "first": BLANK, "second": {"": 0.0}}
+    blank = {"first": {"": 0.0}, "second": {"": 0.0}}
+    settings = {"windows": WINDOWS, "max_tokens": MAX_TOKENS} | blank
     write_atomic(args.encoder / SETTINGS, json.dumps(settings))
     meetings = load(args.data, "train")
-    lexical = lexical_opinion(meetings)
     held = held_out(meetings)
-    rows = cross_opinion(held, open_cross(args.encoder))
-    wanted = {meeting.name for meeting in held}
-    of_held = [logit for name, logit in lexical if name in wanted]
-    for row, logit in zip(rows, of_held, strict=True):
-        row.x = np.column_stack([row.x, logit])
-    names = ["cross", "lexical"]
-    print("recall at 500, 900, 2000 words, held out, cross:", alone(held, rows, 0))
-    print("lexical:", alone(held, rows, 1))
+    rows, names = opinions(held, open_encoder(args.encoder), lexical_opinion(meetings))
+    print("recall at 500, 900, 2000 words on held-out meetings")
+    for column, name in enumerate(names):
+        print(f"{name} alone:", recall(held, rows, [row.x[:, column] for row in rows]))
     first, opinion = logistic(names, rows), out_of_fold(names, rows)
-    print("both:", recall(held, rows, opinion))
+    print("all:", recall(held, rows, opinion))
     for row, logit in zip(rows, opinion, strict=True):
-        columns = context(chance(logit))
-        row.x = np.column_stack([row.x, *columns.values()])
-    names += list(columns)
-    print("both, and nearby:", recall(held, rows, out_of_fold(names, rows)))
+        nearby = context(chance(logit))
+        row.x = np.column_stack([row.x, *nearby.values()])
+    names += list(nearby)
+    print("all, and nearby:", recall(held, rows, out_of_fold(names, rows)))
     second = logistic(names, rows)
     found = settings | {"first": short(first), "second": short(second)}
     write_atomic(args.encoder / SETTINGS, json.dumps(found, indent=1) + "\n")
     print(f"wrote {args.encoder / SETTINGS}")
 
 
-def lexical_opinion(meetings) -> list[tuple[str, np.ndarray]]:
-    """Meeting and log-odds of each question of train, by models that did not see its meeting."""
+def lexical_opinion(meetings: list[Meeting]) -> dict[tuple[str, int], np.ndarray]:
+    """Log-odds of each question of train, by models that did not see its meeting."""
     rows, names = questions(meetings, *WINDOWS, rarity(meetings))
-    opinion = out_of_fold(names, rows)
-    for row, logit in zip(rows, opinion, strict=True):
-        columns = context(chance(logit))
-        row.x = np.column_stack([row.x, *columns.values()]).astype(np.float32)
-    found = out_of_fold(names + list(columns), rows)
-    return [(meetings[row.meeting].name, logit) for row, logit in zip(rows, found, strict=True)]
+    for row, logit in zip(rows, out_of_fold(names, rows), strict=True):
+        nearby = context(chance(logit))
+        row.x = np.column_stack([row.x, *nearby.values()]).astype(np.float32)
+    found: dict[tuple[str, int], np.ndarray] = {}
+    for row, logit in zip(rows, out_of_fold(names + list(nearby), rows), strict=True):
+        name = meetings[row.meeting].name
+        found[name, sum(at == name for at, _ in found)] = logit
+    return found
 
 
-def cross_opinion(meetings, locator: CrossLocator) -> list[Question]:
+def opinions(
+    meetings: list[Meeting], locator: EncoderLocator, lexical: dict[tuple[str, int], np.ndarray]
+) -> tuple[list[Question], list[str]]:
     rows = []
     for number, meeting in enumerate(meetings):
         spans, texts = meeting.windows(*WINDOWS)
         words = np.array([meeting.words(range(a, b)) for a, b in spans], float)
-        for text, gold in meeting.questions:
-            x = locator.cross(text, texts)[:, None]
+        for at, (text, gold) in enumerate(meeting.questions):
+            found = columns(locator.meaning(text, texts), lexical[meeting.name, at])
+            x = np.column_stack(list(found.values()))
             weight = words / max(1, meeting.words(gold))
             y = meeting.shares(spans, gold)
             rows.append(Question(number, text, gold, spans, x, y, weight))
-    return rows
-
-
-def alone(meetings, rows: list[Question], column: int) -> str:
-    return recall(meetings, rows, [row.x[:, column] for row in rows])
+    return rows, list(found)
 
 
 def short(weights: dict) -> dict:

@@ -1,12 +1,12 @@
-"""Train the cross-encoder of a locator on gold spans of QMSum's train split.
+"""Train the encoder of a locator on gold spans of QMSum's train split.
 
 usage: train.py --data DIR --start ENCODER --out DIR [--minutes N] [--epochs N] [--seed N]
 
-Per question a list of windows: some of the gold span, some that the embedded locator ranks high
-(hard), some at random. The loss is a softmax over the list against each window's share of gold
-words. Every fifth meeting is held out, for `fuse.py`. The order of questions and the lists depend
-on seed and step only, and the state is on disk, so a stopped run goes on where it was: run the
-command again. Writes the encoder when all epochs are done; `fuse.py` makes it a locator.
+A step is one meeting: some of its windows, at most GOLD from each question's span and the rest at
+random, and all its questions. Per question the loss is a softmax over these windows against their
+shares of gold words, so one question's windows are the hard negatives of another. Every fifth
+meeting is held out, for `fuse.py`. What a step draws depends on seed and step only, and the state
+is on disk, so a stopped run goes on where it was: run the command again.
 """
 
 import argparse
@@ -18,26 +18,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from spans import Meeting, load
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 
-from featherweight.retrieve import FittedLocator
-from featherweight.retrieve.cross import batches, encoded
+from featherweight.retrieve.encoder import batches, encoded, pooled
 
 WINDOWS = (100, 100)
 MAX_TOKENS = 192
-LIST, GOLD, HARD, AMONG = 12, 5, 4, 24  # windows a question; hard ones are of the first AMONG
-QUESTIONS, PART = 4, 2  # a step, in memory at once
-RATE, WARMUP, DECAY = 1e-4, 0.1, 0.01
+GOLD, ALL = 4, 40  # windows
+SCALE = 20.0  # of cosines, before the softmax
+RATE, WARMUP, DECAY = 5e-5, 0.1, 0.01
 HELD = 5  # every fifth meeting
 SAVE_SECONDS = 120
 
 
 @dataclass
 class Item:
-    query: str
+    """A meeting: its windows' texts, its questions, and [questions, windows] shares of gold."""
+
     texts: list[str]
-    share: np.ndarray  # [windows], in gold
-    hard: np.ndarray  # windows outside gold, as the embedded locator ranks them
+    queries: list[str]
+    shares: np.ndarray
 
 
 def held_out(meetings: list[Meeting]) -> list[Meeting]:
@@ -48,56 +48,48 @@ def trained_on(meetings: list[Meeting]) -> list[Meeting]:
     return [meeting for number, meeting in enumerate(meetings) if number % HELD]
 
 
-def items(meetings: list[Meeting]) -> list[Item]:
-    found, locator = [], FittedLocator()
-    for meeting in meetings:
-        spans, texts = meeting.windows(*WINDOWS)
-        for query, gold in meeting.questions:
-            share = meeting.shares(spans, gold)
-            order = np.argsort(-locator.scores(query, texts), kind="stable")
-            found.append(Item(query, texts, share, order[share[order] == 0]))
-    return found
+def item(meeting: Meeting) -> Item:
+    spans, texts = meeting.windows(*WINDOWS)
+    shares = [meeting.shares(spans, gold) for _, gold in meeting.questions]
+    return Item(texts, [query for query, _ in meeting.questions], np.array(shares))
 
 
-def listed(item: Item, rng: np.random.Generator) -> np.ndarray:
-    """Windows of one list, gold ones first."""
-    gold = np.flatnonzero(item.share)
-    gold = rng.permutation(gold)[:GOLD]
-    hard = rng.permutation(item.hard[:AMONG])[:HARD]
-    rest = np.setdiff1d(item.hard, hard)
-    return np.concatenate([gold, hard, rng.permutation(rest)[: LIST - len(gold) - len(hard)]])
+def drawn(meeting: Item, rng: np.random.Generator) -> np.ndarray:
+    """Places of the windows of one step."""
+    gold = [rng.permutation(np.flatnonzero(row))[:GOLD] for row in meeting.shares]
+    chosen = rng.permutation(np.unique(np.concatenate(gold)))[:ALL]
+    rest = np.setdiff1d(np.arange(len(meeting.texts)), chosen)
+    return np.concatenate([chosen, rng.permutation(rest)[: ALL - len(chosen)]])
 
 
-def losses(model, tokenizer, chosen: list[Item], rng: np.random.Generator) -> torch.Tensor:
-    """[questions]: cross-entropy of each list."""
-    lists = [listed(item, rng) for item in chosen]
-    pairs = [
-        (item.query, item.texts[at]) for item, at_ in zip(chosen, lists, strict=True) for at in at_
-    ]
+def loss_of(model, tokenizer, meeting: Item, rng: np.random.Generator) -> torch.Tensor:
+    """Mean cross-entropy over the questions that a drawn window belongs to."""
+    at = drawn(meeting, rng)
+    texts = [*meeting.queries, *(meeting.texts[place] for place in at)]
     places, parts = [], []
     with torch.autocast("cpu", torch.bfloat16):
-        for at, inputs in batches(tokenizer, encoded(tokenizer, pairs, MAX_TOKENS), LIST):
-            places += at
-            parts.append(model(**inputs).logits[:, 0].float())
-    logits = torch.empty(len(pairs)).index_put((torch.tensor(places),), torch.cat(parts))
-    found, first = [], 0
-    for item, at in zip(chosen, lists, strict=True):
-        share = torch.tensor(item.share[at], dtype=torch.float32)
-        log_chance = torch.log_softmax(logits[first : first + len(at)], dim=0)
-        found.append(-(share / share.sum() * log_chance).sum())
-        first += len(at)
-    return torch.stack(found)
+        for rows, inputs in batches(tokenizer, encoded(tokenizer, texts, MAX_TOKENS)):
+            places += rows
+            parts.append(pooled(model, inputs))
+    vectors = torch.empty(len(texts), parts[0].shape[1])
+    vectors = vectors.index_put((torch.tensor(places),), torch.cat(parts))
+    asked = len(meeting.queries)
+    log_chance = torch.log_softmax(SCALE * vectors[:asked] @ vectors[asked:].T, dim=1)
+    shares = torch.tensor(meeting.shares[:, at], dtype=torch.float32)
+    total = shares.sum(dim=1, keepdim=True)
+    kept = total[:, 0] > 0
+    return -(shares / total.clamp_min(1e-9) * log_chance)[kept].sum(dim=1).mean()
 
 
 def held_loss(model, tokenizer, held: list[Item]) -> float:
     model.eval()
     with torch.inference_mode():
         found = [
-            losses(model, tokenizer, [item], np.random.default_rng(number))
-            for number, item in enumerate(held)
+            loss_of(model, tokenizer, one, np.random.default_rng(number)).item()
+            for number, one in enumerate(held)
         ]
     model.train()
-    return float(torch.cat(found).mean())
+    return float(np.mean(found))
 
 
 def save(state: dict, path: Path) -> None:
@@ -119,54 +111,55 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     kept = args.out / f"state-{args.seed}.pt"
     meetings = load(args.data, "train")
-    known, held = items(trained_on(meetings)), items(held_out(meetings))[::4]
-    per_epoch = len(known) // QUESTIONS
-    steps = args.epochs * per_epoch
+    known = [item(meeting) for meeting in trained_on(meetings)]
+    held = [item(meeting) for meeting in held_out(meetings)][::3]
+    steps = args.epochs * len(known)
 
-    torch.manual_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.start)
-    model = AutoModelForSequenceClassification.from_pretrained(args.start, num_labels=1)
+    model = AutoModel.from_pretrained(args.start, add_pooling_layer=False, dtype=torch.float32)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
     step, total = 0, 0.0
+
+    def keep() -> None:
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        save(state | {"step": step, "steps": steps, "loss": total}, kept)
+
     if kept.exists():
         state = torch.load(kept, weights_only=True)
+        if state["steps"] != steps:
+            raise SystemExit(f"{kept} is of a run with other --epochs; remove it or repeat them")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step, total = state["step"], state["loss"]
-        if state["steps"] != steps:
-            raise SystemExit(f"{kept} is of a run with other --epochs; remove it or repeat them")
         print(f"goes on at step {step} of {steps}", flush=True)
+    else:
+        print(f"held loss {held_loss(model, tokenizer, held):.4f}", flush=True)
     saved = time.monotonic()
     while step < steps and time.monotonic() < until:
-        order = np.random.default_rng([args.seed, step // per_epoch]).permutation(len(known))
-        first = step % per_epoch * QUESTIONS
-        chosen = [known[at] for at in order[first : first + QUESTIONS]]
+        epoch, place = divmod(step, len(known))
+        order = np.random.default_rng([args.seed, epoch]).permutation(len(known))
         torch.manual_seed(args.seed * 1_000_003 + step)  # dropout, the same after a stop
         rng = np.random.default_rng([args.seed, 1, step])
-        for part in range(0, QUESTIONS, PART):
-            loss = losses(model, tokenizer, chosen[part : part + PART], rng).sum() / QUESTIONS
-            loss.backward()
-            total += loss.item()
+        loss = loss_of(model, tokenizer, known[order[place]], rng)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         share = (step + 1) / steps
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(share / WARMUP, (1 - share) / (1 - WARMUP))
         optimizer.step()
         optimizer.zero_grad()
-        step += 1
-        if step % 20 == 0:
-            print(f"step {step} of {steps}, loss {total / 20:.4f}", flush=True)
+        step, total = step + 1, total + loss.item()
+        if step % 10 == 0:
+            print(f"step {step} of {steps}, loss {total / 10:.4f}", flush=True)
             total = 0.0
-        if step % per_epoch == 0:
+        if step % len(known) == 0:
             print(f"held loss {held_loss(model, tokenizer, held):.4f}", flush=True)
-        if time.monotonic() - saved > SAVE_SECONDS or step == steps:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            save(state | {"step": step, "steps": steps, "loss": total}, kept)
+        if time.monotonic() - saved > SAVE_SECONDS:
+            keep()
             saved = time.monotonic()
+    keep()
     if step < steps:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        save(state | {"step": step, "steps": steps, "loss": total}, kept)
         print(f"stopped at step {step} of {steps}; run again to go on")
         return
     folder = args.out / f"seed-{args.seed}"

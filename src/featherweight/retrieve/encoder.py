@@ -1,10 +1,12 @@
-"""A trained locator: a small cross-encoder reads the query with each window.
+"""A trained locator: a small encoder knows windows that mean what the query asks.
 
-A directory holds the encoder (safetensors, one output), its tokenizer and `locator.json`:
+Query and windows are embedded apart (mean of the last layer, length 1), so that a meeting's windows
+are embedded once for all its questions. A directory holds the encoder (safetensors), its tokenizer
+and `locator.json`:
 
     windows     [size, stride] in words, as in training
-    max_tokens  of query and window together; what is longer is cut
-    first, second  weights of two logistic models over what the encoder says (`cross`), what the
+    max_tokens  of one text; what is longer is cut
+    first, second  weights of two logistic models over what the encoder says (`meaning`), what the
                    embedded locator says (`lexical`), and both about the neighbours
 
 torch is imported when a directory is opened, not before. Made by studies/qmsum/locator.
@@ -22,64 +24,79 @@ from numpy.typing import NDArray
 from featherweight.errors import EngineError
 from featherweight.files import sha256
 
-from .columns import context
+from .columns import Array, Columns, context, smooth
 from .fitted import FittedLocator, staged
 
 SETTINGS, WEIGHTS = "locator.json", "model.safetensors"
 FILES = (SETTINGS, WEIGHTS, "config.json", "tokenizer.json")
-BATCH = 16  # windows; on CPUs more is no faster
+BATCH = 16  # texts; on CPUs more is no faster
 
 
-class CrossLocator:
+class EncoderLocator:
     """Scores are log-odds that a window belongs to the answer's place."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, settings: Mapping[str, Any], name: str = "cross"
+        self, model: Any, tokenizer: Any, settings: Mapping[str, Any], name: str = "encoder"
     ) -> None:
         self.name = name
         self.window, self.stride = settings["windows"]
         self._model, self._tokenizer = model, tokenizer
         self._settings = settings
         self._lexical = FittedLocator()
+        self._last: tuple[tuple[str, ...], NDArray[np.float32]] | None = None
 
     def scores(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """[len(texts)], higher is better."""
         if not texts:
             return np.zeros(0, np.float32)
-        columns = {
-            "cross": self.cross(query, texts).astype(np.float64),
-            "lexical": self._lexical.scores(query, texts).astype(np.float64),
-        }
-        found = staged(columns, self._settings["first"], self._settings["second"])
-        return found.astype(np.float32)
+        found = columns(self.meaning(query, texts), self._lexical.scores(query, texts))
+        return staged(found, self._settings["first"], self._settings["second"]).astype(np.float32)
 
-    def cross(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        """[len(texts)], what the encoder alone says."""
+    def meaning(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[len(texts)], cosines of the query with each text."""
+        key = tuple(texts)
+        # Questions about one meeting come one after the other.
+        if self._last is None or self._last[0] != key:
+            self._last = key, self.embedded(texts)
+        return np.asarray(self._last[1] @ self.embedded([query])[0])
+
+    def embedded(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[len(texts), width], rows of length 1."""
         import torch
 
-        rows = encoded(self._tokenizer, [(query, text) for text in texts], self._limit)
-        found = np.zeros(len(texts), np.float32)
+        found: list[tuple[list[int], Any]] = []
+        rows = encoded(self._tokenizer, texts, int(self._settings["max_tokens"]))
         with torch.inference_mode():
             for at, inputs in batches(self._tokenizer, rows):
-                logits = self._model(**inputs.to(self._model.device)).logits
-                found[at] = logits[:, 0].float().cpu().numpy()
-        return found
+                vectors = pooled(self._model, inputs.to(self._model.device))
+                found.append((at, vectors.cpu().numpy()))
+        whole = np.zeros((len(texts), found[0][1].shape[1]), np.float32)
+        for at, vectors in found:
+            whole[at] = vectors
+        return whole
 
-    @property
-    def _limit(self) -> int:
-        return int(self._settings["max_tokens"])
+
+def columns(meaning: NDArray[np.float32], lexical: NDArray[np.float32]) -> Columns:
+    """What the first model reads: cosines against those of the whole text, also of neighbours."""
+    above: Array = meaning.astype(np.float64) - meaning.mean()
+    above /= max(above.std(), 1e-6)
+    around = {f"meaning {sigma}": smooth(above, sigma) for sigma in (1, 2, 4)}
+    return {"meaning": above, "lexical": lexical.astype(np.float64)} | around
 
 
-def encoded(tokenizer: Any, pairs: Sequence[tuple[str, str]], limit: int) -> list[dict[str, Any]]:
-    """Token ids of each pair, cut to `limit`, not padded."""
-    # the longer one is cut: a query of normal length stays whole
-    found = tokenizer(
-        [query for query, _ in pairs],
-        [text for _, text in pairs],
-        truncation="longest_first",
-        max_length=limit,
-    )
-    return [{key: found[key][row] for key in found} for row in range(len(pairs))]
+def pooled(model: Any, inputs: Any) -> Any:
+    """[texts, width] float32: the mean of the last layer over each text's tokens, length 1."""
+    import torch
+
+    states = model(**inputs).last_hidden_state.float()  # [texts, tokens, width]
+    there = inputs["attention_mask"][..., None].float()
+    return torch.nn.functional.normalize((states * there).sum(1) / there.sum(1), dim=1)
+
+
+def encoded(tokenizer: Any, texts: Sequence[str], limit: int) -> list[dict[str, Any]]:
+    """Token ids of each text, cut to `limit`, not padded."""
+    found = tokenizer(list(texts), truncation=True, max_length=limit)
+    return [{key: found[key][row] for key in found} for row in range(len(texts))]
 
 
 def batches(
@@ -92,7 +109,7 @@ def batches(
         yield at, tokenizer.pad([rows[row] for row in at], return_tensors="pt")
 
 
-def open_cross(folder: Path) -> CrossLocator:
+def open_encoder(folder: Path) -> EncoderLocator:
     """Open what studies/qmsum/locator wrote; only safetensors are read, no code is run.
 
     Raises `EngineError` where torch is not installed or the directory is not such a locator.
@@ -106,7 +123,7 @@ def open_cross(folder: Path) -> CrossLocator:
     settings = read_settings(folder / SETTINGS)
     try:
         import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
     except ImportError:
         raise EngineError(
@@ -116,9 +133,8 @@ def open_cross(folder: Path) -> CrossLocator:
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # what it would tell is checked below
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = AutoModel.from_pretrained(
             folder,
-            num_labels=1,
             dtype=_dtype(torch),
             use_safetensors=True,
             local_files_only=True,
@@ -134,20 +150,22 @@ def open_cross(folder: Path) -> CrossLocator:
         raise EngineError(f"{folder} cannot be opened: {why}") from error
     finally:
         logging.set_verbosity(level)
-    if wrong := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
+    # nothing here reads a pooler
+    missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
+    if wrong := sorted({*missing, *(key for key, *_ in info["mismatched_keys"])}):
         raise EngineError(
             f"{folder} is no whole locator: {len(wrong)} tensors are missing or of the wrong shape "
             f"({wrong[0]}); copy the directory again."
         )
     model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     both = sha256(folder / WEIGHTS) + sha256(folder / SETTINGS)
-    name = f"cross:{hashlib.sha256(both.encode()).hexdigest()}"
-    return CrossLocator(model, tokenizer, settings, name)
+    name = f"encoder:{hashlib.sha256(both.encode()).hexdigest()}"
+    return EncoderLocator(model, tokenizer, settings, name)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """`locator.json`, checked."""
-    known = {"", "cross", "lexical"}
+    known = {"", *columns(np.zeros(1, np.float32), np.zeros(1, np.float32))}
     try:
         found = json.loads(path.read_bytes())
         size, stride = found["windows"]

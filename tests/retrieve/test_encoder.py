@@ -8,14 +8,14 @@ import tiny_encoders
 
 from featherweight.errors import EngineError
 from featherweight.retrieve import FittedLocator, Locator, open_locator
-from featherweight.retrieve.cross import SETTINGS, read_settings
+from featherweight.retrieve.encoder import SETTINGS, columns, read_settings
 from featherweight.retrieve.fitted import staged
 
 GOOD = {
     "windows": [100, 50],
     "max_tokens": 40,
-    "first": {"": -1.0, "cross": 2.0, "lexical": 0.5},
-    "second": {"": 0.1, "cross": 1.0, "lexical": 0.3, "likely 2": 0.7},
+    "first": {"": -1.0, "meaning 2": 2.0, "lexical": 0.5},
+    "second": {"": 0.1, "meaning": 1.0, "lexical": 0.3, "likely 2": 0.7},
 }
 QUERY = "What did the team decide?"
 WINDOWS = ["Ann: we postpone", "Bob: the budget. " * 30, "Ann: a remote control", "", "Cem: café"]
@@ -23,7 +23,7 @@ WINDOWS = ["Ann: we postpone", "Bob: the budget. " * 30, "Ann: a remote control"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tiny_encoders.nli(tmp_path_factory.mktemp("cross"), ["gold"])
+    found = tiny_encoders.bert(tmp_path_factory.mktemp("encoder"))
     (found / SETTINGS).write_text(json.dumps(GOOD))
     return found
 
@@ -34,46 +34,58 @@ def test_its_score_is_the_encoders_and_the_embedded_one_together(folder: Path) -
     assert (locator.window, locator.stride) == (100, 50)
     found = locator.scores(QUERY, WINDOWS)
     assert found.shape == (5,) and found.dtype == np.float32
-    columns = {
-        "cross": locator.cross(QUERY, WINDOWS).astype(float),  # type: ignore[attr-defined]
-        "lexical": FittedLocator().scores(QUERY, WINDOWS).astype(float),
-    }
-    np.testing.assert_allclose(found, staged(columns, GOOD["first"], GOOD["second"]), rtol=1e-5)
-    assert len(set(columns["cross"])) == 5
+    meaning = locator.meaning(QUERY, WINDOWS)  # type: ignore[attr-defined]
+    assert len(set(meaning)) == 5 and abs(meaning).max() <= 1.0001
+    both = columns(meaning, FittedLocator().scores(QUERY, WINDOWS))
+    np.testing.assert_allclose(found, staged(both, GOOD["first"], GOOD["second"]), rtol=1e-5)
     assert locator.scores(QUERY, []).shape == (0,)
     assert locator.scores("word " * 200, WINDOWS).shape == (5,)  # a query above max_tokens
+
+
+@pytest.mark.model
+def test_windows_are_embedded_once_for_all_questions(folder: Path) -> None:
+    locator = open_locator(str(folder))
+    alone = open_locator(str(folder)).scores("Who?", WINDOWS)
+    asked: list[int] = []
+    embedded = locator.embedded  # type: ignore[attr-defined]
+    locator.embedded = lambda texts: asked.append(len(texts)) or embedded(texts)  # type: ignore
+    locator.scores(QUERY, WINDOWS)
+    np.testing.assert_array_equal(locator.scores("Who?", WINDOWS), alone)
+    locator.scores(QUERY, WINDOWS[:2])
+    assert sorted(asked) == [1, 1, 1, 2, 5]
 
 
 @pytest.mark.model
 def test_a_batch_is_as_one_by_one(folder: Path) -> None:
     locator = open_locator(str(folder))
     many = WINDOWS * 8
-    together = locator.cross(QUERY, many)  # type: ignore[attr-defined]
-    alone = [locator.cross(QUERY, [text])[0] for text in many]  # type: ignore[attr-defined]
+    together = locator.embedded(many)  # type: ignore[attr-defined]
+    alone = [locator.embedded([text])[0] for text in many]  # type: ignore[attr-defined]
     np.testing.assert_allclose(together, alone, atol=0.05)  # bf16 on some machines
 
 
 @pytest.mark.model
 def test_its_name_tells_weights_and_settings(folder: Path, tmp_path: Path) -> None:
     name = open_locator(str(folder)).name
-    assert name.startswith("cross:") and len(name) == len("cross:") + 64
+    assert name.startswith("encoder:") and len(name) == len("encoder:") + 64
     assert open_locator(str(folder)).name == name
-    copy = tiny_encoders.nli(tmp_path, ["gold"])
+    copy = tiny_encoders.bert(tmp_path)
     (copy / SETTINGS).write_text(json.dumps(GOOD | {"max_tokens": 30}))
     assert open_locator(str(copy)).name != name
 
 
 @pytest.mark.model
-def test_an_encoder_without_its_head_is_refused(tmp_path: Path) -> None:
+def test_missing_tensors_are_refused(tmp_path: Path) -> None:
     tiny_encoders.bert(tmp_path)
     (tmp_path / SETTINGS).write_text(json.dumps(GOOD))
+    tiny_encoders.change_config(tmp_path, num_hidden_layers=4)
     with pytest.raises(EngineError, match=r"is no whole locator: .* copy the directory again"):
         open_locator(str(tmp_path))
 
 
 @pytest.mark.model
 def test_broken_weights_are_one_sentence(tmp_path: Path) -> None:
-    tiny_encoders.nli(tmp_path, ["gold"])
+    tiny_encoders.bert(tmp_path)
     (tmp_path / SETTINGS).write_text(json.dumps(GOOD))
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(EngineError, match="cannot be opened: "):
@@ -101,7 +113,7 @@ def without(key: str) -> dict:
         json.dumps(GOOD | {"windows": [50, 100]}),
         json.dumps(GOOD | {"windows": [100.5, 50]}),
         json.dumps(GOOD | {"max_tokens": "40"}),
-        json.dumps(GOOD | {"first": {"cross": 1.0}}),
+        json.dumps(GOOD | {"first": {"meaning": 1.0}}),
         json.dumps(GOOD | {"second": {"": "1"}}),
         json.dumps(GOOD | {"second": {"": 0.0, "near": 1.0}}),
         json.dumps(GOOD | {"second": [1]}),
