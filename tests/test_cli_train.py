@@ -39,7 +39,8 @@ def test_yaml_gives_defaults_and_the_command_line_wins(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["steps"] == 2
     settings = json.loads((out / "manifest.json").read_text())["run"]["settings"]
-    assert (settings["lr"], settings["micro_batch"], settings["method"]) == (0.01, 2, "sft")
+    assert (settings["lr"], settings["steps"], settings["method"]) == (0.01, 2, "sft")
+    assert re.search(r"steps +2 of 8 examples +2 at once", done.stderr)
     assert re.search(r"^lr +0\.01", done.stderr, re.MULTILINE) and "float32" in done.stderr
 
 
