@@ -92,10 +92,10 @@ def test_taught_and_learnt(folder: Path) -> None:
     assert other.returncode == 1 and "another teacher's cache" in other.stderr
 
 
-def test_texts_need_no_cache_options(folder: Path) -> None:
+def test_texts_that_were_all_cut_off_are_no_data(folder: Path) -> None:
     model, rows = f"hf:{folder / 'model'}", str(folder / "rows.jsonl")
     out = folder / "texts"
-    told = ["--teacher", model, "--data", rows, "--output", str(out), "--max-tokens", "4"]
+    told = ["--teacher", model, "--data", rows, "--output", str(out), "--max-tokens", "1"]
     done = run("teach", *told, "--keep", "text")
-    assert done.returncode == 0, done.stderr
-    assert (out / "rows.jsonl").exists() and "rows.jsonl" in done.stdout
+    assert done.returncode == 1 and "ended no answer" in done.stderr, done.stderr
+    assert "raise --max-tokens" in done.stderr and not (out / "rows.jsonl").exists()

@@ -144,6 +144,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(folder: Path, never_stopped: Path
 def test_stopped_by_the_user(folder: Path, never_stopped: Path) -> None:
     """Control-C: no traceback, the way on is said, and it goes on."""
     patch = textwrap.dedent(IN_EPOCH).replace("SIGKILL", "SIGINT")
+    # a background job's children ignore it otherwise
+    patch += "\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
     program = patch + f"\nsys.argv[1:] = {arguments(folder, 'stopped', **SMALL)!r}\n"
     program += "from featherweight.cli import main\nmain()\n"
     done = subprocess.run(
