@@ -48,5 +48,9 @@ class TrainingError(FeatherweightError):
     """A training that cannot begin or go on: its settings, data, teacher or loss."""
 
 
+class CascadeError(FeatherweightError):
+    """A cascade that cannot be calibrated or run: its log, its rule, or what a stage tells."""
+
+
 class OutputError(FeatherweightError):
     """A result that cannot be written where it was asked for."""
