@@ -123,7 +123,6 @@ def train(
     ] = None,
     temperature: Annotated[float, typer.Option(help="Inside the divergence only.")] = 1.0,
     mask: Annotated[Mask | None, typer.Option(help="CAT and its controls; either.")] = None,
-    keep: Annotated[float, typer.Option(help="Share that the random mask keeps.")] = 1.0,
     gate: Annotated[float | None, typer.Option(help="Gatekeeper: weight of right tokens.")] = None,
     lora: Annotated[Lora, typer.Option(help="Which LoRA.")] = Lora.lora,
     rank: Annotated[int | None, typer.Option(min=1, help="64 from 1B on, 16 below.")] = None,

@@ -241,17 +241,46 @@ def test_all_ones_mask_is_cross_entropy() -> None:
 
 def test_the_mask_has_no_gradient_of_its_own_and_keeps_z() -> None:
     h, head, y, _ = made()
-    found = rows_loss(Objective(mask="random", keep=0.5), h, head, y, 1 / N)
+    half = torch.arange(N) % 2 == 0
+    found = rows_loss(Objective(mask="random"), h, head, y, 1 / N, correct=half)
     assert 0 < int(found.kept) < N
     assert found.loss < found.ce / N  # divided by all rows, not by those that are left
 
 
-def test_random_mask_keeps_the_rate() -> None:
-    h = torch.zeros(4000, 2)
-    y = torch.zeros(4000, dtype=torch.int64)
+def test_random_mask_is_either_in_another_order() -> None:
     torch.manual_seed(0)
-    found = rows_loss(Objective(mask="random", keep=0.3), h, Head(torch.ones(3, 2)), y, 1.0)
-    assert 0.27 < float(found.kept) / 4000 < 0.33
+    h, head = torch.randn(400, 8), Head(torch.randn(9, 8))
+    y, correct = torch.randint(9, (400,)), torch.rand(400) < 0.5
+
+    def mask(name: str) -> torch.Tensor:  # with Z = 1 a row's gradient is 0 iff it is masked
+        leaf = h.clone().requires_grad_()
+        found = rows_loss(Objective(mask=name), leaf, head, y, 1.0, correct=correct)  # type: ignore[arg-type]
+        found.loss.backward()
+        assert leaf.grad is not None
+        kept = leaf.grad.abs().sum(1) > 0
+        assert int(kept.sum()) == int(found.kept)
+        return kept
+
+    either, random = mask("either"), mask("random")
+    assert int(either.sum()) == int(random.sum())
+    agree = float((either == random).float().mean())
+    rate = float(either.float().mean())
+    assert abs(agree - (rate**2 + (1 - rate) ** 2)) < 0.1  # as two independent ones do
+    torch.manual_seed(1)
+    torch.testing.assert_close(mask("random"), random)  # a resumed run draws the same
+
+
+def test_random_mask_from_a_teachers_hidden_states() -> None:
+    torch.manual_seed(0)
+    h, head = torch.randn(60, 8), Head(torch.randn(9, 8))
+    teacher = Hidden(torch.randn(60, 5), Head(torch.randn(9, 5)))
+    y = torch.randint(9, (60,))
+    correct = (teacher.states @ teacher.head.weight.T).argmax(1) == y
+    a = rows_loss(Objective(mask="random"), h, head, y, 1.0, correct=correct)
+    b = rows_loss(Objective(mask="random"), h, head, y, 1.0, teacher)
+    torch.testing.assert_close(a.loss, b.loss)
+    c = rows_loss(Objective(0.5, mask="random"), h, head, y, 1.0, teacher)
+    assert int(c.kept) == int(a.kept) > 0
 
 
 def test_identical_models_have_nothing_to_distil() -> None:

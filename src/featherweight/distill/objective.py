@@ -33,7 +33,8 @@ class Objective:
     """The settings of one loss.
 
     `mask` is CAT's: `either` keeps the tokens that student or large model predicts (argmax,
-    teacher forced); `student`, `teacher` and `random` (at the rate `keep`) are its controls.
+    teacher forced); `student`, `teacher` and `random` are its controls, the last being `either`
+    shuffled among the rows of a call (more exactly, of a chunk): the same rate at every step.
     `gate` g makes it Gatekeeper instead: g r CE + (1-g)(1-r) KL(p || uniform), r = student right.
     `mix` is b of jsd (default 0.5) and l of the skewed divergences (default 0.1).
     """
@@ -43,7 +44,6 @@ class Objective:
     mix: float | None = None
     temperature: float = 1.0
     mask: Mask = "all"
-    keep: float = 1.0
     gate: float | None = None
 
     @property
@@ -60,7 +60,7 @@ class Objective:
     @property
     def needs_correctness(self) -> bool:
         """Whether one must know where the large model is right."""
-        return self.gate is None and self.mask in ("either", "teacher")
+        return self.gate is None and self.mask in ("either", "teacher", "random")
 
 
 class TopK(NamedTuple):
@@ -189,6 +189,9 @@ def _run(
             teacher.head.project(teacher.states[part], out=q)
         else:
             q = None
+        correct = None if job.correct is None else job.correct[part]
+        if job.objective.mask == "random":
+            correct = _shuffled(z, q if correct is None else correct, job.labels[part])
         for block in _blocks(len(z), width * dtype.itemsize, device):
             row = slice(start + block.start, start + block.stop)
             found = block_loss(
@@ -197,7 +200,7 @@ def _run(
                 None if q is None else q[block],
                 job.labels[row],
                 TopK(*(t[row] for t in teacher)) if isinstance(teacher, TopK) else None,
-                None if job.correct is None else job.correct[row],
+                None if correct is None else correct[block],
                 gradient=any(needs),
             )
             for total, value in zip(sums, found, strict=True):
@@ -286,10 +289,20 @@ def _kept(objective: Objective, right: Tensor, correct: Tensor | None) -> Tensor
         return torch.ones_like(right)
     if objective.mask == "student":
         return right
-    if objective.mask == "random":
-        return torch.rand(right.shape, device=right.device) < objective.keep
-    assert correct is not None
+    assert correct is not None  # of a random mask the mask itself, made for the whole chunk
     return right | correct if objective.mask == "either" else correct
+
+
+def _shuffled(z: Tensor, theirs: Tensor | None, labels: Tensor) -> Tensor:
+    """The mask `either` of a chunk in another order, always the same one for the same labels.
+
+    `theirs` are the teacher's logits [n, V], or where it is right [n] bool.
+    """
+    assert theirs is not None
+    correct = theirs if theirs.dtype == torch.bool else theirs.argmax(1) == labels
+    either = (z.argmax(1) == labels) | correct
+    order = torch.Generator().manual_seed(int(labels.sum()))
+    return either[torch.randperm(len(either), generator=order).to(either.device)]
 
 
 def _gatekeeper(

@@ -37,7 +37,6 @@ class Settings:
     mix: float | None = None
     temperature: float = 1.0
     mask: Mask | None = None
-    keep: float = 1.0
     gate: float | None = None
     lora: LoraKind = "lora"
     rank: int | None = None
@@ -81,7 +80,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value not in allowed:
                 raise TrainingError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")
-        for name in ("kd_weight", "gate", "keep", "dropout", "warmup"):
+        for name in ("kd_weight", "gate", "dropout", "warmup"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise TrainingError(f"{name} is {value}; it must lie between 0 and 1.")
@@ -201,7 +200,6 @@ def _objective(settings: Settings, method: Method, reasons: dict[str, str]) -> O
         mix=settings.mix,
         temperature=settings.temperature,
         mask=mask,
-        keep=settings.keep,
         gate=gate,
     )
 
