@@ -1,0 +1,130 @@
+"""Does cascade-aware training pay? Trains all that the study needs; a stopped run goes on.
+
+usage: run.py --data DIR --work FOLDER [--only STEP ...] [--seeds 0 1 2]
+
+1. large: SmolLM2-135M-Instruct, LoRA on its part of the mix (FOLDER/large).
+2. small: 15 of its 30 layers by block influence, healed on QMSum's train transcripts; every arm
+   starts from it (FOLDER/small).
+3. cache: the large model reads what the arms learn from (hidden states: every loss exactly).
+4. arms: each arm and seed learns from the same examples, in an order that the seed decides.
+5. logs: every model answers the logged questions (FOLDER/answers), joined by `analyse.py`.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import mix
+import torch
+
+from featherweight.compress import prune
+from featherweight.distill import Settings, teach, train
+from featherweight.distill.student import open_base
+from featherweight.engines import load_engine
+from featherweight.tasks import Task, evaluate
+
+BASE = "smollm2-135m"
+LAYERS = 15
+LENGTH = 1024
+ARMS = {
+    "xent": {"method": "sft"},
+    "distillation": {"method": "kd"},
+    "cat-xent": {"method": "cat-xent", "tune": "full"},
+    "cat-dist": {"method": "cat-dist", "tune": "full"},
+    "gatekeeper": {"method": "gatekeeper", "tune": "full"},
+    # what of CAT's mask is it? as many tokens, but any; each model's own alone
+    "random": {"method": "cat-xent", "tune": "full", "mask": "random"},
+    "small-only": {"method": "cat-xent", "tune": "full", "mask": "student"},
+    "large-only": {"method": "cat-xent", "tune": "full", "mask": "teacher"},
+}
+STEPS = ("large", "small", "cache", "arms", "logs")
+LR = 1e-4  # chosen by pilot.py on val
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    if args.one:
+        {"arm": arm, "answer": answer}[args.one[0]](args.data, args.work, args.one[1])
+        return
+    if "large" in args.only:
+        large(args.data, args.work)
+    if "small" in args.only:
+        small(args.data, args.work)
+    if "cache" in args.only:
+        teach(str(args.work / "large"), mix.part(args.data, "arms"), args.work / "cache",
+              keep="hidden", max_length=LENGTH)  # fmt: skip
+    names = [f"{name}-{seed}" for seed in args.seeds for name in args.arms]
+    if "arms" in args.only:
+        apart(args, "arm", [n for n in names if not done(args.work / "arms" / n)])
+    if "logs" in args.only:
+        apart(args, "answer", ["large", *names])
+
+
+def apart(args: argparse.Namespace, what: str, names: list[str]) -> None:
+    """Each in a process of its own: memory is given back, and one that fails stops no other."""
+    for name in names:
+        again = [sys.executable, __file__, "--data", args.data, "--work", args.work]
+        subprocess.run([*again, "--one", what, name], check=True)
+
+
+def done(folder: Path) -> bool:
+    return (folder / "config.json").exists()
+
+
+def large(data: Path, work: Path) -> None:
+    if (work / "large" / "adapter_config.json").exists():
+        return
+    settings = Settings(method="lora", batch=16, micro_batch=8, max_length=LENGTH, save_every=25)
+    train(BASE, mix.part(data, "large"), work / "large", settings=settings)
+
+
+def small(data: Path, work: Path) -> None:
+    texts = mix.transcripts(data)
+    if not (work / "half").exists():
+        base = open_base(BASE, torch.bfloat16, "cpu")[2]
+        prune(f"hf:{base}", work / "half", Task("t", "summary", texts.examples[:40]), depth=LAYERS)
+    if not done(work / "small"):
+        settings = Settings(method="sft", lr=3e-4, batch=8, micro_batch=4, max_length=LENGTH,
+                            save_every=20)  # fmt: skip
+        train(f"hf:{work / 'half'}", texts, work / "small", settings=settings)
+
+
+def arm(data: Path, work: Path, name: str) -> None:
+    kind, _, seed = name.rpartition("-")
+    chosen = ARMS[kind]
+    # a micro-batch is the whole step, so that the random mask is shuffled over all of it
+    settings = Settings(**{"lr": LR, **chosen}, batch=8, micro_batch=8, max_length=LENGTH,
+                        seed=int(seed), save_every=50)  # fmt: skip
+    teacher = None if kind in ("xent", "gatekeeper") else str(work / "cache")
+    train(f"hf:{work / 'small'}", mix.part(data, "arms"), work / "arms" / name,
+          teacher=teacher, settings=settings)  # fmt: skip
+
+
+def answer(data: Path, work: Path, name: str) -> None:
+    """Every logged question, each task and split a run of its own."""
+    folder = work / "large" if name == "large" else work / "arms" / name
+    engine = load_engine(f"hf:{folder}", dtype="bf16")
+    try:
+        for split in mix.LOGGED:
+            for task, examples in mix.logged(data, split).items():
+                kind = "summary" if task == "qmsum" else "choice"
+                limit = mix.MAX_TOKENS["qmsum" if task == "qmsum" else "choice"]
+                asked = Task(task, kind, tuple(examples), limit, {"split": split, "study": 1})
+                output = work / "answers" / name / f"{task}-{split}"
+                report = evaluate(asked, engine, f"hf:{folder}", output)
+                print(name, task, split, report.results.metrics, flush=True)
+    finally:
+        engine.close()
+
+
+if __name__ == "__main__":
+    main()
