@@ -84,7 +84,7 @@ class TrainView:
             for name in SHOWN
             if name in facts and facts[name] != dull.get(name)
         ]
-        minutes = (time.monotonic() - self._began) / 60
+        minutes = facts.get("seconds", time.monotonic() - self._began) / 60
         line = f"step {facts['step']:>6}  {minutes:6.1f} min  {what:<5}  {'  '.join(cells)}"
         self._err.print(Text(line, style=style), soft_wrap=True)
 

@@ -111,7 +111,16 @@ def test_killed_and_resumed(
     assert last is not None and checkpoints.step_of(last) == left
     same(train(folder, name, **SMALL), never_stopped)
     assert not (folder / name / "checkpoints").exists()
-    assert orjson.loads((folder / name / "manifest.json").read_bytes())["result"]["steps"] == 9
+    result, whole = (
+        orjson.loads((path / "manifest.json").read_bytes())["result"]
+        for path in (folder / name, never_stopped)
+    )
+    assert result["steps"] == 9 and result["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+    rows = list(map(orjson.loads, (folder / name / "log.jsonl").read_bytes().splitlines()))
+    spent = [row["seconds"] for row in rows if row["step"] == left]
+    assert result["seconds"] > min(spent) > 0  # the first session counts
+    resumed = rows[[row["step"] for row in rows].index(left) + 1 :]
+    assert all(row["seconds"] > spent[0] for row in resumed if "seconds" in row)
 
 
 FULL = """

@@ -347,14 +347,13 @@ def _fit(
     last = checkpoints.newest(output / folder.CHECKPOINTS)
     if last is not None:
         tell("resumed", {"step": checkpoints.step_of(last)})
-    start = time.perf_counter()
-    loss = None
+    trainer.began = time.perf_counter() - _spent(last)
     if last is not None and _is_over(last, trainer):
         trainer.state = TrainerState.load_from_json(str(last / TRAINER_STATE_NAME))
         load_trainable(learner.student, last / TRAINABLE)
     else:
-        loss = trainer.train(resume_from_checkpoint=str(last) if last else None).training_loss
-    seconds = time.perf_counter() - start
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    seconds = time.perf_counter() - trainer.began
     state, best = trainer.state, trainer.state.best_model_checkpoint
     if best is not None and Path(best).name != f"checkpoint-{state.global_step}":
         load_trainable(learner.student, Path(best) / TRAINABLE)
@@ -364,7 +363,7 @@ def _fit(
         "resumed_after": checkpoints.step_of(last) if last else None,
         "best_step": checkpoints.step_of(Path(best)) if best else state.global_step,
         "best_metric": state.best_metric,
-        "loss": loss,
+        "loss": next((row["loss"] for row in reversed(state.log_history) if "loss" in row), None),
         "seconds": seconds,
         "peak_rss": peak_rss(),
         "peak_vram": peak_vram(),
@@ -378,6 +377,14 @@ def _fit(
         folder.publish(output, save, result)
     trainer.accelerator.wait_for_everyone()
     return result
+
+
+def _spent(checkpoint: Path | None) -> float:
+    """Seconds that earlier sessions took, up to the last log before they wrote `checkpoint`."""
+    if checkpoint is None:
+        return 0.0
+    history = orjson.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())["log_history"]
+    return max((row["seconds"] for row in history if "seconds" in row), default=0.0)
 
 
 def _is_over(checkpoint: Path, trainer: ObjectiveTrainer) -> bool:

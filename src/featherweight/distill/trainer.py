@@ -8,6 +8,7 @@ that count (`Learner.accepts_loss_kwargs`); tests compare 1 x 8, 8 x 1 and 2 pro
 """
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         texts: Callable[[int], dict[str, float]] | None = None,
         callbacks: Sequence[Any] = (),
     ) -> None:
+        self.began = time.perf_counter()  # put back by what earlier sessions took
         self._order_batch = batch
         self._eval_collate = functools.partial(_with_names, eval_collate)
         self._texts = texts
@@ -127,7 +129,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs |= self._tallied()
+            logs |= self._tallied() | {"seconds": time.perf_counter() - self.began}
         super().log(logs, start_time)
 
     def _tallied(self) -> dict[str, float]:

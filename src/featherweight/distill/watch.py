@@ -20,6 +20,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._tell, self._log, self._patience, self._every = tell, log, patience, every
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_log |= control.should_save  # a checkpoint knows how long it took
         if state.is_world_process_zero:
             self._tell("step", {"step": state.global_step, "steps": state.max_steps})
 
