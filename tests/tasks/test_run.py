@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from scripted import ScoringEngine, ScriptedEngine, letter_likelihood, said, text_of
 
-from featherweight.engines import Prompt, Request
+from featherweight.engines import Generation, Prompt, Request, TopLogprob
 from featherweight.engines.types import failed
 from featherweight.errors import EngineError
 from featherweight.tasks import run
@@ -86,6 +87,25 @@ def test_answers_are_stored_with_what_made_them(tmp_path: Path) -> None:
     assert all(request.max_tokens == 7 and request.temperature == 0 for request in engine.asked)
     lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == list(outcome.rows)
+
+
+def test_log_probabilities_are_kept(tmp_path: Path) -> None:
+    """The tokens' own as they came, and of each token's alternatives the largest first."""
+
+    def sure(request: Request, before: int) -> Generation:
+        tops = tuple(
+            tuple(TopLogprob(None, b"x", value) for value in pair)
+            for pair in ((-3.0, -0.125), (-0.5, -1.0))
+        )
+        given = tops if request.top_logprobs == 2 else None
+        return replace(said("so be it", 3), token_logprobs=(-0.125, -0.5), top_logprobs=given)
+
+    task = summary()
+    for row in ran(task, ScriptedEngine(sure), tmp_path / "a").rows.values():
+        assert row["token_logprobs"] == (-0.125, -0.5) and "top_logprobs" not in row
+    ran(task, ScriptedEngine(sure), tmp_path / "b", top_logprobs=2)
+    for line in (tmp_path / "b" / "predictions.jsonl").read_text().splitlines():
+        assert json.loads(line)["top_logprobs"] == [[-0.125, -3.0], [-0.5, -1.0]]
 
 
 def test_longest_first(tmp_path: Path) -> None:

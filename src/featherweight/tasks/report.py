@@ -48,9 +48,11 @@ def evaluate(
     usd_per_hour: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    top_logprobs: int = 0,
 ) -> Report:
     """Run `engine`, opened from `spec`, over `task` in `folder`; what is there already is kept.
 
+    Rows keep `top_logprobs` alternatives' log-probabilities beside the tokens' own.
     Raises `OutputError` where another run holds the folder, or it holds another run, and
     `DataError` where nothing could be answered.
     """
@@ -62,12 +64,13 @@ def evaluate(
         "max_tokens": task.max_tokens,
         "prompts_sha256": prompts_sha256(task),
         "model": {**identity(spec), "dtype": getattr(engine, "dtype", None)},
+        **({"top_logprobs": top_logprobs} if top_logprobs else {}),
     }
     with locked(folder):
         store = Store(folder, run)
         before = len(store.rows)
         try:
-            outcome = run_task(task, engine, store, progress)
+            outcome = run_task(task, engine, store, progress, top_logprobs)
         finally:
             store.close()
         rows = list(outcome.rows.values())

@@ -37,9 +37,16 @@ class Outcome:
     failed: Mapping[str, str]
 
 
-def run_task(task: Task, engine: Engine, store: Store, progress: Progress | None = None) -> Outcome:
-    """Answer what `store` does not hold yet.
+def run_task(
+    task: Task,
+    engine: Engine,
+    store: Store,
+    progress: Progress | None = None,
+    top_logprobs: int = 0,
+) -> Outcome:
+    """Answer what `store` does not hold yet; generated rows keep their log-probabilities.
 
+    With `top_logprobs` also those of so many alternatives a token, largest first.
     One example that fails does not stop the others; it is not stored, so the next run tries it
     again. Raises `EngineError` where the engine cannot do what the task needs at all.
     """
@@ -51,8 +58,9 @@ def run_task(task: Task, engine: Engine, store: Store, progress: Progress | None
     done = len(items) - len(todo)
     if progress is not None:
         progress(done, len(items))
+    answers = _answers(task, todo, engine, top_logprobs)
     last = time.perf_counter()
-    for example, row in zip(todo, _answers(task, todo, engine), strict=True):
+    for example, row in zip(todo, answers, strict=True):
         now = time.perf_counter()
         if "error" in row:
             failed[example.id] = row["error"]
@@ -116,16 +124,23 @@ def versions() -> dict[str, str]:
     }
 
 
-def _answers(task: Task, examples: Sequence[Example], engine: Engine) -> Iterator[Row]:
+def _answers(
+    task: Task, examples: Sequence[Example], engine: Engine, top_logprobs: int
+) -> Iterator[Row]:
     if task.kind == "text":
         return _texts(task, examples, engine)
     if task.kind == "choice" and not task.max_tokens:
         return _likelihoods(examples, engine)
-    return _generated(task, examples, engine)
+    return _generated(task, examples, engine, top_logprobs)
 
 
-def _generated(task: Task, examples: Sequence[Example], engine: Engine) -> Iterator[Row]:
-    requests = (Request(example.prompt, max_tokens=task.max_tokens) for example in examples)
+def _generated(
+    task: Task, examples: Sequence[Example], engine: Engine, top_logprobs: int
+) -> Iterator[Row]:
+    requests = (
+        Request(example.prompt, max_tokens=task.max_tokens, top_logprobs=top_logprobs)
+        for example in examples
+    )
     for example, answer in zip(examples, engine.generate(requests), strict=True):
         if answer.error is not None:
             yield {"error": answer.error}
@@ -136,6 +151,7 @@ def _generated(task: Task, examples: Sequence[Example], engine: Engine) -> Itera
             "prompt_sha256": prompt_sha256(example),
             "date": datetime.now(UTC).date().isoformat(),
             **_usage(answer),
+            **_logprobs(answer),
         }
         if task.kind == "choice":
             index = picked(answer.text, example.choices)
@@ -151,6 +167,17 @@ def _usage(answer: Generation) -> Row:
         "completion_tokens": answer.completion_tokens,
         "seconds": answer.seconds,
     }
+
+
+def _logprobs(answer: Generation) -> Row:
+    found: Row = {}
+    if answer.token_logprobs is not None:
+        found["token_logprobs"] = answer.token_logprobs
+    if answer.top_logprobs is not None:
+        found["top_logprobs"] = [
+            sorted((one.logprob for one in token), reverse=True) for token in answer.top_logprobs
+        ]
+    return found
 
 
 def _likelihoods(examples: Sequence[Example], engine: Engine) -> Iterator[Row]:
