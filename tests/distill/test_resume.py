@@ -28,18 +28,20 @@ def never_stopped(folder: Path) -> Path:
     return train(folder, "whole", **SMALL)
 
 
-def run_and_die(folder: Path, out: str, patch: str, **options: object) -> int:
-    """Run the command in a process that `patch` makes kill itself; its exit status."""
-    arguments_ = arguments(folder, out, **options)
+def run(folder: Path, out: str, patch: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, `patch` first."""
     program = (
         textwrap.dedent(patch)
-        + f"\nsys.argv[1:] = {arguments_!r}\n"
-        + ("from featherweight.cli import main\nmain()\n")
+        + f"\nsys.argv[1:] = {arguments(folder, out, **options)!r}\n"
+        + "from featherweight.cli import main\nmain()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, timeout=300
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
-    return done.returncode
 
 
 def same(a: Path, b: Path) -> None:
@@ -106,7 +108,7 @@ IN_REMOVAL = """
 def test_killed_and_resumed(
     folder: Path, never_stopped: Path, name: str, patch: str, left: int
 ) -> None:
-    assert run_and_die(folder, name, patch, **SMALL) == -signal.SIGKILL
+    assert run(folder, name, patch, **SMALL).returncode == -signal.SIGKILL
     last = checkpoints.newest(folder / name / "checkpoints")
     assert last is not None and checkpoints.step_of(last) == left
     same(train(folder, name, **SMALL), never_stopped)
@@ -135,15 +137,7 @@ FULL = """
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(folder: Path, never_stopped: Path) -> None:
-    program = textwrap.dedent(FULL) + f"\nsys.argv[1:] = {arguments(folder, 'full', **SMALL)!r}\n"
-    program += "from featherweight.cli import main\nmain()\n"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run(folder, "full", FULL, **SMALL)
     assert done.returncode == 1
     error = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "checkpoint-4" in error[0] and "checkpoint-2 is kept" in error[0], done.stderr
@@ -155,15 +149,7 @@ def test_stopped_by_the_user(folder: Path, never_stopped: Path) -> None:
     patch = textwrap.dedent(IN_EPOCH).replace("SIGKILL", "SIGINT")
     # a background job's children ignore it otherwise
     patch += "\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
-    program = patch + f"\nsys.argv[1:] = {arguments(folder, 'stopped', **SMALL)!r}\n"
-    program += "from featherweight.cli import main\nmain()\n"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run(folder, "stopped", patch, **SMALL)
     assert done.returncode == 130 and "Traceback" not in done.stderr
     same(train(folder, "stopped", **SMALL), never_stopped)
 
