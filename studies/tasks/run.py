@@ -30,7 +30,8 @@ def main() -> None:
     for name in names:
         # a limit of questions; of texts (long ones) a tenth of it
         limit = args.limit if args.limit is None or name in SETS else max(1, args.limit // 10)
-        task = load_task(name, args.data, split="test", how=args.how, limit=limit)
+        how = args.how if name in SETS else None
+        task = load_task(name, args.data, split="test", how=how, limit=limit)
         report = evaluate(task, engine, args.model, args.output / name)
         figures = ", ".join(f"{k} {v.mean:.2f}" for k, v in report.results.metrics.items())
         print(
