@@ -12,9 +12,9 @@ class Attempt:
 
     `score` is the answer's, or where it was stopped early the highest that it could still have
     become; `None` where the stage has none (the last) or failed. Tokens and seconds are what was
-    spent; of an answer that was stopped or cancelled, the tokens that had come by then. The prompt's
-    are 0 where nobody told: a cancelled stage, a stopped one that cannot count. A deferred answer
-    was sure to be deferred after `decided_at` tokens, `None` where only its end decided.
+    spent; of an answer that was stopped or cancelled, the tokens that had come by then. The
+    prompt's are 0 where nobody told: a cancelled stage, a stopped one that cannot count. A deferred
+    answer was sure to be deferred after `decided_at` tokens, `None` where only its end decided.
     `saved_tokens` were allowed and never written because it was stopped there: at most so many,
     since it might have ended sooner.
     """
