@@ -18,13 +18,9 @@ def for_budget(sample: Sample, budget: float | Sequence[float], seed: int = 0) -
     """Thresholds under which a new group's questions are passed on at most as often as `budget`.
 
     With several stages one budget each: the share of all questions that the stage may pass on,
-    none larger than the one before. The expectation is over the calibration groups and a new one,
-    exchangeable with them, in which every question counts alike. With n groups of one question it
-    is the order statistic: deferring below the k-th lowest score defers k / (n + 1). With larger
-    groups each counts 1 / (G + 1), divided among its questions, and the new one as if wholly passed
-    on (Lee, Barber and Willett 2023, "Distribution-free inference with hierarchical data", HCP).
-    Equal scores are put in order by a hash of the question's id. Answers that failed count: they
-    are always passed on.
+    none larger than the one before. What is promised is an expectation, over the calibration groups
+    and a new one, exchangeable with them, in which every question counts alike. Answers that failed
+    count: they are always passed on.
 
     Raises `CascadeError` where the budget is not from 0 to 1 or too small for so few groups or so
     many failed answers, and for what `check_source` and `check_scores` refuse.
@@ -34,6 +30,18 @@ def for_budget(sample: Sample, budget: float | Sequence[float], seed: int = 0) -
     stages = sample.scores.shape[1]
     budgets = [float(budget)] * stages if isinstance(budget, int | float) else list(budget)
     _check_budgets(budgets, sample)
+    promise = {"kind": "deferral", "budget": budgets, "unit": "a question of a new group"}
+    return calibrated(sample, order_statistics(sample, budgets, seed), promise, seed)
+
+
+def order_statistics(sample: Sample, budgets: Sequence[float], seed: int) -> list[Threshold]:
+    """The highest thresholds that keep `budgets`, one a stage.
+
+    With n groups of one question, deferring below the k-th lowest score defers k / (n + 1). With
+    larger groups each counts 1 / (G + 1), divided among its questions, and the new one as if wholly
+    passed on (Lee, Barber and Willett 2023, "Distribution-free inference with hierarchical data").
+    Equal scores are put in order by a hash of the question's id.
+    """
     one = 1 / (len(sample.sizes) + 1)
     weights = one / sample.sizes[sample.index]
     names = keys(sample.log)
@@ -45,7 +53,6 @@ def for_budget(sample: Sample, budget: float | Sequence[float], seed: int = 0) -
         values = sample.scores[:, stage]
         ties = np.array([uniform(name, seed + stage) for name in names])
         threshold = _below(values, ties, weights * most, share - one)
-        loose = _below(values, ties, weights * least, share)
         if threshold[0] == -math.inf:
             part = weights[most & (values == -math.inf)].sum() + one
             raise CascadeError(
@@ -53,14 +60,9 @@ def for_budget(sample: Sample, budget: float | Sequence[float], seed: int = 0) -
                 f"the questions must be passed on, which a budget of {share:.1%} forbids; raise it."
             )
         thresholds.append(Threshold(float(threshold[0]), float(threshold[1]), seed + stage))
-        most = most & _less(values, ties, loose)
+        most = most & _less(values, ties, _below(values, ties, weights * least, share))
         least = least & _less(values, ties, threshold)
-    promise = {
-        "kind": "deferral",
-        "budget": budgets,
-        "unit": "a question of a new group",
-    }
-    return calibrated(sample, thresholds, promise, seed)
+    return thresholds
 
 
 Place = tuple[float, float]  # a score and the hash that puts equal ones in order

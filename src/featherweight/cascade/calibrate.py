@@ -38,9 +38,9 @@ def for_quality(
     Raises `CascadeError` where nothing can be proven, with what could be: never a rule that always
     defers; and for what `check_source` and `check_scores` refuse.
     """
-    _check(fit, calibrate, epsilon, delta)
+    check_target(fit, calibrate, epsilon, delta)
     steps = path(fit, fit.cost(cost))
-    before, losses = _means(fit, steps), _means(calibrate, steps)
+    before, losses = group_losses(fit, steps), group_losses(calibrate, steps)
     order = np.random.default_rng(seed).permutation(len(losses))
     p = proven(losses[order], before, epsilon / calibrate.span, delta)
     if p[0] > delta:
@@ -79,14 +79,17 @@ def proven(losses: Floats, before: Floats, epsilon: float, delta: float) -> Floa
     return np.concatenate(found)
 
 
-def _means(sample: Sample, steps: Floats) -> Floats:
+def group_losses(sample: Sample, steps: Floats) -> Floats:
     """Mean loss of each group at each step, in units of the metric's range: [G, steps]."""
     chosen = along(sample.scores, steps)
     lost = np.take_along_axis(sample.loss, chosen, axis=1) / sample.span
     return np.clip(sample.group_means(lost), -1, 1)
 
 
-def _check(fit: Sample, calibrate: Sample, epsilon: float, delta: float) -> None:
+def check_target(
+    fit: Sample, calibrate: Sample, epsilon: float, delta: float, groups: int | None = None
+) -> None:
+    """Raise `CascadeError` for what so many `groups` (those there are) cannot promise."""
     metric, span = calibrate.log.metric, calibrate.span
     if not 0 < delta < 1:
         raise CascadeError(f"a delta of {delta:g} is no risk; give one between 0 and 1, as 0.05.")
@@ -108,7 +111,7 @@ def _check(fit: Sample, calibrate: Sample, epsilon: float, delta: float) -> None
     for one, split in ((fit, "fit"), (calibrate, "calibrate")):
         check_source(one)
         check_scores(one, split)
-    groups = len(calibrate.sizes)
+    groups = groups or len(calibrate.sizes)
     least = smallest_epsilon(groups, delta, span)
     if epsilon < least:
         raise CascadeError(

@@ -142,7 +142,8 @@ def _cost(sample: Sample, kind: Cost) -> Floats:
     by_score = order(sample, sample.scores[:, 0])
     ends = np.concatenate([by_score.starts, [len(paid)]])
     sums = np.concatenate([[0.0], np.cumsum(paid[by_score.rows, 1])])[ends]
-    return paid[:, 0].mean() + np.interp(SHARES * len(paid), ends, sums / len(paid))
+    deferred = np.interp(SHARES * len(paid), ends, sums / len(paid))
+    return np.asarray(paid[:, 0].mean() + deferred)
 
 
 def check_two(sample: Sample) -> None:

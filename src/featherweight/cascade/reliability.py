@@ -4,8 +4,8 @@ Quality is graded, so "right" is: the small model's answer is at least as good a
 that is, nothing would be gained by asking. For 0/1 metrics a question that both get wrong counts as
 right in this sense.
 
-ECE needs a confidence in [0, 1]. For the mean log-probability that is its exponential, the geometric
-mean of the tokens' probabilities; for any other score `binned`, made on the fit split.
+ECE needs a confidence in [0, 1]. For the mean log-probability that is its exponential, the
+geometric mean of the tokens' probabilities; for any other score `binned`, made on the fit split.
 """
 
 from dataclasses import dataclass
@@ -60,10 +60,10 @@ def auroc(sample: Sample, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
     """
     truth = right(sample)
     if truth.all() or not truth.any():
+        kind = "as good as" if truth.all() else "worse than"
         raise CascadeError(
-            f"all {len(truth)} answers of the small model are {'as good as' if truth.all() else ''}"
-            f"{'' if truth.all() else 'worse than'} the large one's, so no score can tell them "
-            "apart; judge on more questions."
+            f"all {len(truth)} answers of the small model are {kind} the large one's, so no score "
+            "can tell them apart; judge on more questions."
         )
     by_score = order(sample, sample.scores[:, 0])
     ranked = truth[by_score.rows].astype(np.float64)
@@ -114,8 +114,8 @@ def ece(
     if not inside.all():
         row = int((~inside).argmax())
         raise CascadeError(
-            f"row {sample.log.rows[row].id!r}: {values[row]} is no confidence between 0 and 1; take "
-            "exp of a mean log-probability, or bin another score on the fit split."
+            f"row {sample.log.rows[row].id!r}: {values[row]} is no confidence between 0 and 1; "
+            "take exp of a mean log-probability, or bin another score on the fit split."
         )
     edges = np.unique(np.quantile(values, np.arange(1, bins) / bins, method="inverted_cdf"))
     at = np.searchsorted(edges, values, side="left")
