@@ -73,10 +73,11 @@ def check_identity(number: int, stage: StageRule, found: Mapping[str, Any]) -> N
             f"{found.get('spec')}; {OTHER}."
         )
     for part in PARTS:
-        if found.get(part) != known.get(part):
+        now, then = found.get(part), known.get(part)
+        if now != then:
             raise CascadeError(
-                f"stage {number}, {stage.model}: not the {part.replace('_', ' ')} that the rule was "
-                f"made for (now {_short(found.get(part))}, then {_short(known.get(part))}); {OTHER}."
+                f"stage {number}, {stage.model}: not the {part.replace('_', ' ')} that the rule "
+                f"was made for (now {_short(now)}, then {_short(then)}); {OTHER}."
             )
 
 
