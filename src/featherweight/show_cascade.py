@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featherweight.cascade.calibration import Calibration
+from featherweight.cascade.draws import Figure
 from featherweight.cascade.judge import Judged
 from featherweight.cascade.rule import DeferralRule
 from featherweight.cascade.types import SPLITS, Log
@@ -20,16 +21,16 @@ from featherweight.transcript.text import printable
 LABELS = {
     "small": "small alone",
     "large": "large alone",
-    "audc": "area under the curve",
-    "audc_random": "of the random line",
-    "audc_oracle": "of the oracle's",
-    "s_d": "s_d (0 random, 1 oracle)",
-    "auroc": "AUROC of confidence",
-    "ece": "ECE of confidence",
-    "quality_at": "quality at that cost",
-    "cost_at": "cost at that quality",
+    "audc": "area",
+    "audc_random": "area, passed on at random",
+    "audc_oracle": "area, by an oracle",
+    "s_d": "s_d",
+    "auroc": "AUROC",
+    "ece": "ECE",
+    "quality_at": "quality there",
+    "cost_at": "cost there",
 }
-UNITS = {"deferral": "share passed on", "seconds": "seconds", "flops": "FLOPs", "usd": "US dollars"}
+"""s_d is 0 for random deferral and 1 for the oracle's."""
 
 
 @contextmanager
@@ -141,28 +142,37 @@ def _promised(promise: dict[str, object], metric: str) -> str:
 
 
 def print_curves(console: Console, judged: Judged) -> None:
-    """A column for each score, a line for each figure."""
+    """What there is to win, then a line for each score."""
+    some = next(iter(judged.figures.values()))
+    shared = [key for key in ("small", "large", "audc_random", "audc_oracle") if key in some]
+    bounds = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for key in shared:
+        bounds.add_row(Text(LABELS[key], style="dim"), _interval(_estimate(some[key])))
+    console.print(bounds)
+    hidden = {"audc"} if "s_d" in some else set()  # the same, not scaled; in JSON
+    columns = [key for key in some if key not in shared and key not in hidden]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("")
-    for name in judged.curves:
-        table.add_column(printable(name), justify="right")
-    keys = dict.fromkeys(key for figures in judged.figures.values() for key in figures)
-    for key in keys:
-        cells = []
-        for figures in judged.figures.values():
-            one = figures.get(key)
-            cells.append(
-                "" if one is None else _interval(Estimate(one.value, one.ci95), _form(key))
-            )
-        table.add_row(Text(LABELS[key], style="dim"), *cells)
+    for title in ("score", *(LABELS[key] for key in columns)):
+        table.add_column(title)
     if judged.against:
-        cells = [_interval(one, "{:+.3f}") for one in judged.against.values()]
-        table.add_row(Text("s_d less the first's", style="dim"), "", *cells)
+        table.add_column(f"{'s_d' if 's_d' in some else 'area'} less the first's")
+    for name, figures in judged.figures.items():
+        cells = [
+            _interval(_estimate(figures[k]), _form(k)) if k in figures else "" for k in columns
+        ]
+        if judged.against:
+            one = judged.against.get(name)
+            cells.append("" if one is None else _interval(one, "{:+.2f}"))
+        table.add_row(printable(name), *cells)
     console.print(table)
-    note = f"n = {judged.n} questions in {judged.groups} groups, {judged.metric}"
+    note = f"n = {judged.n} questions in {judged.groups} groups, {judged.metric}; 95 % intervals"
     if judged.groups < FEW:
-        note += "; so few groups make intervals too narrow"
+        note += ", too narrow over so few groups"
     console.print(Text(note, style="dim"))
+
+
+def _estimate(one: Figure) -> Estimate:
+    return Estimate(one.value, one.ci95)
 
 
 def run_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -213,7 +223,7 @@ def print_run(
 
 def _form(key: str) -> str:
     return (
-        "{:.3f}" if key in ("s_d", "auroc", "ece") else "{:.4g}" if key == "cost_at" else "{:.2f}"
+        "{:.2f}" if key in ("s_d", "auroc", "ece") else "{:.4g}" if key == "cost_at" else "{:.2f}"
     )
 
 
