@@ -36,7 +36,7 @@ def test_what_is_said_about_the_rows_used() -> None:
     one = simulated(2, 60, 4)
     found = for_budget(one, 0.25, seed=3)
     assert found.promise == {
-        "kind": "deferral",
+        "kind": "budget",
         "budget": [0.25],
         "unit": "a question of a new group",
         "metric": "accuracy",
