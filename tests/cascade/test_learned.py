@@ -79,6 +79,8 @@ def test_isotonic_knots_are_scikit_learns() -> None:
     assert np.abs(found - isotonic.predict(new)).max() < 1e-9
     assert (np.diff(interpolate(np.sort(new), knots, values)) >= 0).all()
     assert interpolate(new, np.array([1.0]), np.array([2.5])).tolist() == [2.5] * len(new)
+    rising = interpolate(np.array([-9.0, 0, 1, 9]), np.array([0.0, 2]), np.array([0.0, 1]))
+    assert rising.tolist() == [0, 0, 0.5, 1]  # constant outside
 
 
 def by_hand(tree: Tree, row: np.ndarray) -> float:
