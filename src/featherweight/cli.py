@@ -220,9 +220,9 @@ def _options(
 
 
 def _open(spec: str) -> "Engine":
-    from featherweight.engines import load_engine
+    from featherweight.opening import open_model
 
-    return load_engine(spec)
+    return open_model(spec)
 
 
 def _read(path: Path) -> "Transcript":

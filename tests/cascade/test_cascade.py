@@ -578,5 +578,5 @@ def test_engines_and_rule_must_go_together() -> None:
         Cascade([small(0.9)], rule(stage()))
     engine: Any = small(0.9)
     engine.chat_template = "{{ messages }}"
-    with pytest.raises(CascadeError, match=r"stage 0.*chat template.*now sha256 .*then none"):
+    with pytest.raises(CascadeError, match=r"stage 0.*chat template that.*now sha256 .*then none"):
         Cascade([engine, large()], rule(stage("mean"), stage()))

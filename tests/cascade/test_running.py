@@ -4,35 +4,20 @@ import math
 
 import numpy as np
 import pytest
+from deferral_rules import TOKENS, Token, answer, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featherweight.cascade import Answer
 from featherweight.cascade.running import Running
 from featherweight.cascade.scores import Score, score_answers
 from featherweight.errors import CascadeError
 
 TEXTS = "sum mean min quantile:0.1 quantile:0.37 quantile:0.9 quantile:1 margin entropy length"
 SCORES = [Score.parse(text + end) for text in TEXTS.split() for end in ("", ",no-end")]
-# many ties and zeros beside numbers of every size
-LOGPROBS = st.sampled_from([0.0, -0.0, -1.0, -2.0]) | st.floats(-60, 0) | st.floats(-1e-300, 1e-3)
-TOKENS = st.tuples(LOGPROBS, st.floats(-1e-3, 1.001), st.floats(-1e-3, 12))
-Token = tuple[float, float, float]
-
-
-def answer(tokens: list[Token], ended: bool) -> Answer:
-    logprobs, margins, entropies = zip(*tokens, strict=True)
-    return Answer(
-        "m", "", token_logprobs=logprobs, margins=margins, entropies=entropies, ended=ended
-    )
 
 
 def scored(score: Score, tokens: list[Token], ended: bool) -> float:
     return float(score_answers(score, [answer(tokens, ended)])[0])
-
-
-def same_bits(a: float, b: float) -> bool:
-    return np.float64(a).tobytes() == np.float64(b).tobytes()
 
 
 @pytest.mark.parametrize("score", SCORES, ids=str)

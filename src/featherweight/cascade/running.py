@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from featherweight.cascade.learned import Learned
+from featherweight.cascade.learned import Boosting, Learned
 from featherweight.cascade.scores import Score
 from featherweight.cascade.tokens import (
     ALPHAS,
@@ -30,7 +30,8 @@ SLACK = 4 * float(np.finfo(np.float64).eps)
 """Of the lower neighbour of a quantile. With more tokens a quantile moves up between the same two
 neighbours, but `between` is not monotone in the share: two of its results are off by at most
 3 eps |low|, together. On the lower neighbour itself nothing has moved, and none is needed."""
-FEWEST, WORK = 8, 1_000  # a learned rule's bound: tokens between two, numbers looked at per token
+FEWEST, WORK = 16, 200
+"""A learned rule's bound: tokens between two, and how many numbers looked at are worth one more."""
 
 
 class Running:
@@ -181,4 +182,5 @@ def reach(rule: Learned, ordered: Sequence[float], total: float, n_max: int) -> 
     slack = np.where(share > 0, SLACK * (TINY - below), 0.0)
     highest: Floats = np.minimum(between(below, above, share) + slack, above)
     rows = np.column_stack([highest, total / lengths, np.full(len(lengths), total), lengths])
-    return float(rule.predict(rows).max()), rows.size
+    trees = len(rule.model.trees) if isinstance(rule.model, Boosting) else 0
+    return float(rule.predict(rows).max()), len(rows) * (len(ALPHAS) + 3 * trees)

@@ -73,11 +73,11 @@ def check_identity(number: int, stage: StageRule, found: Mapping[str, Any]) -> N
             f"{found.get('spec')}; {OTHER}."
         )
     for part in PARTS:
-        if found.get(part) != known.get(part):
+        now, then = found.get(part), known.get(part)
+        if now != then:
             raise CascadeError(
-                f"stage {number}, {stage.model}: its {part.replace('_', ' ')} is not what the rule "
-                f"was made for (now {_short(found.get(part))}, then {_short(known.get(part))}); "
-                f"{OTHER}."
+                f"stage {number}, {stage.model}: not the {part.replace('_', ' ')} that the rule "
+                f"was made for (now {_short(now)}, then {_short(then)}); {OTHER}."
             )
 
 
@@ -86,7 +86,7 @@ def check_template(number: int, stage: StageRule, engine: Engine) -> None:
     found = template_sha256(engine)
     if found != stage.template_sha256:
         raise CascadeError(
-            f"stage {number}, {stage.model}: its chat template is not what the rule was made for "
+            f"stage {number}, {stage.model}: not the chat template that the rule was made for "
             f"(now {_short(found)}, then {_short(stage.template_sha256)}); {OTHER}."
         )
 
