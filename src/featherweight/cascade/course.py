@@ -83,6 +83,11 @@ class Course:
                 self.kept = stage
         self._go_on(stage + 1)
 
+    def cancel(self) -> None:
+        """There will be no answer, for a reason that has nothing to do with trust."""
+        self.kept = self.next = None
+        self._texts[self._last] = None
+
     # ---- when it is over
 
     @property

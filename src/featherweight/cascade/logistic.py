@@ -27,7 +27,7 @@ class Logistic:
 
     @property
     def outputs(self) -> int:
-        return self.weights.shape[1]
+        return int(self.weights.shape[1])
 
     def add_output(self) -> None:
         """One class more."""

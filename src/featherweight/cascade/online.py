@@ -150,7 +150,7 @@ class Learner:
     # ---- learning
 
     def observe(self, course: Course) -> None:
-        """A request is done; they are observed in order. A batch of them is followed by a lesson."""
+        """A request is done, they are observed in order; after a batch there is a lesson."""
         assert course.number == self.requests and course.next is None
         self.requests += 1
         if course.checked is not None:
@@ -165,15 +165,18 @@ class Learner:
                 for value, one in zip(values, sums, strict=True):
                     if value is not None:
                         one.add(value)
-            if seen.said is not None and seen.said[0] not in dict(self.labels):
-                if len(self.labels) < MOST:
-                    self.labels.append(seen.said)
-                    self.student.add_output()
+            if seen.said is not None and len(self.labels) < MOST:
+                self._add(seen.said)
             if event is not None:
                 self.memory.append(event)
         self.pending.clear()
         if self.memory:
             self._lesson(np.random.default_rng([self.settings.seed, self.requests]))
+
+    def _add(self, said: tuple[str, str]) -> None:
+        if said[0] not in dict(self.labels):
+            self.labels.append(said)
+            self.student.add_output()
 
     def _lesson(self, rng: np.random.Generator) -> None:
         events = list(self.memory)

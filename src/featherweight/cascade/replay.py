@@ -1,21 +1,20 @@
-"""Online learning over a log: what would have been decided, paid and lost, and against whom.
+"""Online learning over a log: what would have been decided, paid and lost.
 
 All answers are in the log, so no model runs; a stage's answer is looked at only where the learner
-asks for it. Regret is against the best fixed thresholds in hindsight, which know the whole stream
-and all qualities, while the learner only knows what the last stage said when it was asked. Both are
-measured by `value`: quality from 0 to 1 less price x cost, in mean costs of the last stage.
-The student's own cost, a tenth of a millisecond, is not counted.
+asks for it. What a request was worth is its quality, from 0 to 1, less price x cost, in mean costs
+of the last stage. The student's own cost, a fraction of a millisecond, is not counted.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featherweight.cascade.closed import agreement, label
+from featherweight.cascade.course import Course
 from featherweight.cascade.events import STUDENT
 from featherweight.cascade.hashing import Words, hashed
 from featherweight.cascade.learned import Learned
@@ -27,8 +26,10 @@ from featherweight.errors import CascadeError
 from featherweight.tasks import Example
 from featherweight.tasks.choice import picked
 
+if TYPE_CHECKING:
+    from featherweight.cascade.hindsight import Fixed
+
 Cost = Literal["flops", "seconds", "usd"]
-POINTS = 2_500  # of a grid of thresholds of several stages
 
 
 def question(prompt: Prompt) -> str:
@@ -150,15 +151,15 @@ class Replay:
 
     stream: Stream
     price: float
-    rows: np.ndarray[Any, np.dtype[np.intp]]
-    level: np.ndarray[Any, np.dtype[np.intp]]
-    asked: np.ndarray[Any, np.dtype[np.bool_]]
-    explored: np.ndarray[Any, np.dtype[np.bool_]]
+    rows: NDArray[np.intp]
+    level: NDArray[np.intp]
+    asked: NDArray[np.bool_]
+    explored: NDArray[np.bool_]
     propensity: Floats
     quality: Floats
     agreement: Floats
     cost: Floats
-    unjudged: int
+    unjudged: int = 0
 
     @cached_property
     def value(self) -> Floats:
@@ -194,35 +195,46 @@ def replay(found: Stream, learner: Learner, order: Sequence[int] | None = None) 
 
     A learner that has seen requests goes on.
     """
-    rows = list(range(len(found.log.rows))) if order is None else list(order)
-    steps = []
+    rows = np.arange(len(found.log.rows)) if order is None else np.array(order, dtype=np.intp)
+    asked = np.zeros((len(rows), found.cost.shape[1]), dtype=bool)
+    level = np.zeros(len(rows), dtype=np.intp)
+    explored = np.zeros(len(rows), dtype=bool)
+    propensity, quality, agreed = (np.zeros(len(rows)) for _ in range(3))
     unjudged = 0
-    for row in rows:
-        example, answers = found.examples[row], found.log.rows[row].stages
-        course = learner.begin(learner.requests, found.words[row], example.choices)
-        asked = np.zeros(len(answers), dtype=bool)
-        while (stage := course.next) is not None:
-            asked[stage] = True
-            answer, last = answers[stage], stage == len(answers) - 1
-            if not last and failed(answer):
-                course.take(None, None, found.cost[row, stage])
-            else:
-                score = None if last else float(found.scores[row, stage])
-                course.take(answer.text, score, found.cost[row, stage])
-        learner.observe(course)
-        level = course.answered
-        assert level is not None  # the last answers of a stream did not fail
-        if level == STUDENT:
-            judged = _quality(found, row, course.text or "")
+    for n, row in enumerate(rows):
+        course = _course(found, learner, int(row), asked[n])
+        explored[n], propensity[n] = course.explored, course.propensity
+        assert course.answered is not None  # the last answers of a stream did not fail
+        level[n] = course.answered
+        if level[n] == STUDENT:
+            said = label(found.log.rows[row].stages[-1].text, course.choices)
+            judged = _quality(found, int(row), course.text or "")
             unjudged += judged is None
-            quality = judged or 0.0
-            agreed = float(label(answers[-1].text, example.choices) == course.guess)
+            quality[n], agreed[n] = judged or 0.0, said == course.guess
         else:
-            quality, agreed = found.quality[row, level], found.agreement[row, level]
-        cost = found.cost[row, asked].sum()
-        steps.append((row, level, asked, course.explored, course.propensity, quality, agreed, cost))
-    columns = [np.array(column) for column in zip(*steps, strict=True)]
-    return Replay(found, learner.settings.price, *columns, unjudged=unjudged)
+            quality[n] = found.quality[row, level[n]]
+            agreed[n] = found.agreement[row, level[n]]
+    cost = (found.cost[rows] * asked).sum(axis=1)
+    price = learner.settings.price
+    return Replay(
+        found, price, rows, level, asked, explored, propensity, quality, agreed, cost, unjudged
+    )
+
+
+def _course(found: Stream, learner: Learner, row: int, asked: NDArray[np.bool_]) -> Course:
+    """A row's way through the levels; `asked` [stages] is set for those who were."""
+    answers = found.log.rows[row].stages
+    course = learner.begin(learner.requests, found.words[row], found.examples[row].choices)
+    while (stage := course.next) is not None:
+        asked[stage] = True
+        last = stage == len(answers) - 1
+        if not last and failed(answers[stage]):
+            course.take(None, None, None)
+        else:
+            score = None if last else float(found.scores[row, stage])
+            course.take(answers[stage].text, score, float(found.cost[row, stage]))
+    learner.observe(course)
+    return course
 
 
 def _quality(found: Stream, row: int, text: str) -> float | None:
@@ -235,108 +247,3 @@ def _quality(found: Stream, row: int, text: str) -> float | None:
     if example.choices and "answer" in example.meta:
         return float(picked(text, example.choices) == example.meta["answer"])
     return None
-
-
-# ---- whom it is compared with
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """Thresholds that never change: -inf trusts every answer, +inf none.
-
-    `quality`, `agreement`, `cost` and `value` are of each row of the stream, [rows].
-    """
-
-    name: str
-    thresholds: tuple[float, ...]
-    quality: Floats
-    agreement: Floats
-    cost: Floats
-    value: Floats
-
-
-def fixed(
-    found: Stream, price: float, name: str, thresholds: Sequence[float], scores: Floats
-) -> Fixed:
-    """What `thresholds` do: a score at its threshold is trusted, failed answers never."""
-    on = np.logical_and.accumulate((scores < thresholds) | np.isneginf(scores), axis=1)
-    chosen = on.sum(axis=1)
-    rows = np.arange(len(chosen))
-    cost = np.cumsum(found.cost, axis=1)[rows, chosen]
-    quality = found.quality[rows, chosen]
-    return Fixed(
-        name,
-        tuple(float(value) for value in thresholds),
-        quality,
-        found.agreement[rows, chosen],
-        cost,
-        found.value(quality, cost, price),
-    )
-
-
-def always(found: Stream, price: float, stage: int) -> Fixed:
-    """One stage answers everything, no other is asked."""
-    quality, cost = found.quality[:, stage], found.cost[:, stage]
-    value = found.value(quality, cost, price)
-    name = f"always {found.log.models[stage]}"
-    return Fixed(name, (), quality, found.agreement[:, stage], cost, value)
-
-
-def best_fixed(
-    found: Stream,
-    price: float,
-    scores: Mapping[str, Floats] | None = None,
-    rows: Sequence[int] | None = None,
-    by: Literal["quality", "agreement"] = "quality",
-) -> Fixed:
-    """The thresholds whose value is highest in hindsight on `rows` (all), over the scores given.
-
-    All thresholds of one stage are tried, of more stages a grid of shares. Each of `scores` is
-    [rows, stages - 1]; the stream's own if none are given. With `by` agreement what counts is what
-    the learner can see too. Of equal ones the first, which asks least.
-    """
-    part = np.arange(len(found.words)) if rows is None else np.array(rows)
-    worth = found.quality if by == "quality" else found.agreement
-    paid = np.cumsum(found.cost, axis=1)
-    table = found.value(worth, paid, price)[part]
-    best: tuple[float, str, tuple[float, ...]] | None = None
-    for name, own in (scores or {"score": found.scores}).items():
-        grid = [_thresholds(own[part, j], own.shape[1]) for j in range(own.shape[1])]
-        for total, thresholds in _totals(own[part], table, grid):
-            if best is None or total > best[0]:
-                best = total, name, thresholds
-    assert best is not None
-    _, name, thresholds = best
-    own = (scores or {"score": found.scores})[name]
-    return fixed(found, price, name, thresholds, own)
-
-
-def _thresholds(scores: Floats, stages: int) -> Floats:
-    """-inf, the scores that there are or a grid of them, +inf."""
-    there = np.unique(scores[np.isfinite(scores)])
-    most = int(POINTS ** (1 / stages)) - 2
-    if stages > 1 and len(there) > most:
-        there = there[np.linspace(0, len(there) - 1, most).round().astype(int)]
-    return np.concatenate([[-np.inf], there, [np.inf]])
-
-
-def _totals(
-    scores: Floats, table: Floats, grid: Sequence[Floats]
-) -> list[tuple[float, tuple[float, ...]]]:
-    """The value of each combination of thresholds; `table` [n, stages] is a row's, by who answers.
-
-    For two stages by running sums: rows sorted by score, those below the threshold go on.
-    """
-    n = np.arange(len(scores))
-    if len(grid) == 1:
-        order = np.argsort(scores[:, 0], kind="stable")
-        gain = np.concatenate([[0.0], np.cumsum((table[:, 1] - table[:, 0])[order])])
-        kept = scores[order, 0]
-        below = np.maximum(np.searchsorted(kept, grid[0]), np.isneginf(kept).sum())
-        totals = table[:, 0].sum() + gain[below]
-        return [(float(t), (float(v),)) for t, v in zip(totals, grid[0], strict=True)]
-    found = []
-    for values in product(*grid):
-        on = np.logical_and.accumulate((scores < values) | np.isneginf(scores), axis=1)
-        found.append((float(table[n, on.sum(axis=1)].sum()), tuple(map(float, values))))
-    return found
