@@ -49,8 +49,7 @@ def hashed(text: str) -> Words:
     words = _WORD.findall(text.casefold())
     if len(words) > 2 * ENDS:
         words = words[:ENDS] + words[-ENDS:]
-    # a lone surrogate is no UTF-8; what stands for it matters to nobody
-    raw = [word.encode("utf-8", "replace") for word in words]
+    raw = [word.encode() for word in words]  # a lone surrogate is no letter, so it is in none
     first = [zlib.crc32(word) for word in raw]
     # the checksum of "one two", begun with that of "one"
     pairs = [zlib.crc32(b" " + word, before) for word, before in zip(raw[1:], first, strict=False)]
