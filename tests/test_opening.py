@@ -1,6 +1,7 @@
 """`cascade:DIR` from the command line, wherever a model is named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from streamed import StreamedEngine, Token, words
 from typer.testing import CliRunner, Result
 
 from featherweight.cascade.rule import Decoding, DeferralRule, StageRule
-from featherweight.cascade.rule_file import write_rule
+from featherweight.cascade.rule_file import read_rule, write_rule
 from featherweight.cascade.scores import Score
 from featherweight.cascade.stages import facts
 from featherweight.cascade.types import Metric, Threshold
@@ -90,10 +91,6 @@ def test_a_summary_says_who_answered(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_rule_for_other_decoding_leaves_no_summary(folder: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from featherweight.cascade.rule_file import read_rule
-
     rule = read_rule(folder / "rule.json")
     stages = tuple(replace(stage, decoding=Decoding(0.0, ("\n",))) for stage in rule.stages)
     write_rule(folder / "rule.json", replace(rule, stages=stages))

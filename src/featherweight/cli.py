@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featherweight import cli_compress, cli_eval, cli_export, cli_train
+from featherweight import cli_cascade, cli_compress, cli_eval, cli_export, cli_train
 from featherweight.cli_io import (
     complain,
     console,
@@ -197,6 +197,9 @@ for command in (
     cli_export.export,
 ):
     app.command()(command)
+
+
+app.add_typer(cli_cascade.app, name="cascade")
 
 
 def _version(wanted: bool) -> None:

@@ -97,7 +97,7 @@ def eval(
     from featherweight.tasks import evaluate, load_task
 
     with usage_errors():
-        price = _price(prices, model, usd_per_hour)
+        price = priced(prices, model, usd_per_hour)
         examples = load_task(
             task,
             data,
@@ -281,7 +281,8 @@ def _cap(text: str | None) -> "Cap | None":
     return None
 
 
-def _price(prices: Path | None, model: str, usd_per_hour: float | None) -> "Price | None":
+def priced(prices: Path | None, model: str, usd_per_hour: float | None) -> "Price | None":
+    """A model's price from a table, if one is given."""
     from featherweight.evaluate.cost import read_prices
 
     if prices is not None and usd_per_hour is not None:

@@ -168,6 +168,21 @@ def test_an_answer_does_not_wait_for_the_rest_of_its_window() -> None:
     assert len(engine.asked) == 1
 
 
+def test_an_abandoned_batch_stops_its_stage() -> None:
+    class Batched(StreamedEngine):
+        def generate(self, requests: Any) -> Any:
+            try:
+                yield from super().generate(requests)
+            finally:
+                self.closed_streams += 1
+
+    engine = Batched(lambda request: words(0.9))
+    answers = two(engine).generate(map(Request, "abc"))
+    next(answers)
+    answers.close()  # type: ignore[attr-defined]
+    assert engine.closed_streams == 1 and len(engine.asked) == 1
+
+
 # ---- what a request may ask
 
 
@@ -228,6 +243,7 @@ def test_a_fault_falls_through_and_is_recorded() -> None:
         deltas, trace = streamed(cascade, Request("x"))
         assert text(deltas) == "large answer"
         assert [a.outcome for a in trace.attempts] == ["failed", "answered"]
+    assert trace.attempts[0].completion_tokens == 1  # what had come by then is paid
 
 
 def test_where_all_fail_all_are_named() -> None:
@@ -576,6 +592,8 @@ def test_engines_and_rule_must_go_together() -> None:
         Cascade([small(0.9)], rule(stage("mean"), stage()))
     with pytest.raises(CascadeError, match="one stage decides nothing"):
         Cascade([small(0.9)], rule(stage()))
+    with pytest.raises(CascadeError, match="no stage of another; put its stages into one rule"):
+        Cascade([two(small(0.9)), large()], rule(stage("mean"), stage()))
     engine: Any = small(0.9)
     engine.chat_template = "{{ messages }}"
     with pytest.raises(CascadeError, match=r"stage 0.*chat template that.*now sha256 .*then none"):

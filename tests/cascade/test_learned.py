@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featherweight.cascade import learned as module
+from featherweight.cascade import running as running_module
 from featherweight.cascade.fit import SIGNS, _plain
 from featherweight.cascade.learned import Boosting, Learned, Linear, Tree, interpolate
 from featherweight.cascade.running import FEWEST, Running, reach
@@ -78,6 +79,8 @@ def test_isotonic_knots_are_scikit_learns() -> None:
     assert np.abs(found - isotonic.predict(new)).max() < 1e-9
     assert (np.diff(interpolate(np.sort(new), knots, values)) >= 0).all()
     assert interpolate(new, np.array([1.0]), np.array([2.5])).tolist() == [2.5] * len(new)
+    rising = interpolate(np.array([-9.0, 0, 1, 9]), np.array([0.0, 2]), np.array([0.0, 1]))
+    assert rising.tolist() == [0, 0, 0.5, 1]  # constant outside
 
 
 def by_hand(tree: Tree, row: np.ndarray) -> float:
@@ -140,25 +143,25 @@ def test_final_scores_have_the_logs_bits(seed: int, tokens: list[Token], end: bo
 @given(
     SEEDS,
     st.lists(TOKENS, min_size=1, max_size=25),
-    st.booleans(),
-    st.booleans(),
+    st.tuples(st.booleans(), st.booleans()),
     st.integers(0, 5),
+    st.booleans(),
 )
 @settings(deadline=None, max_examples=300)
 def test_a_prefix_decides_as_the_whole_answer_does(
-    seed: int, tokens: list[Token], end: bool, ended: bool, room: int
+    seed: int, tokens: list[Token], ends: tuple[bool, bool], room: int, often: bool
 ) -> None:
+    end, ended = ends
     rule = rules.learned(seed, end)
-    running = Running(rule, len(tokens) + room)
-    ordered: list[float] = []
-    bounds = [running.bound()]
-    for n, (logprob, _, _) in enumerate(tokens, 1):
-        running.push(logprob)
-        bounds.append(running.bound())
-        ordered = sorted([*ordered, min(logprob, 0.0)])
-        if end:  # at every token, not only where `bound` looks
-            bounds.append(reach(rule, ordered, running._total, len(tokens) + room)[0])
-        assert len(ordered) == n
+    with pytest.MonkeyPatch.context() as patch:
+        if often:  # looked at after every token
+            patch.setattr(running_module, "FEWEST", 1)
+            patch.setattr(running_module, "WORK", 10**9)
+        running = Running(rule, len(tokens) + room)
+        bounds = [running.bound()]
+        for token in tokens:
+            running.push(*token)
+            bounds.append(running.bound())
     final = running.final(ended)
     assert all(bound >= final for bound in bounds)
     for threshold in {final, math.nextafter(final, 9), *bounds}:

@@ -22,7 +22,7 @@ def scored(score: Score, tokens: list[Token], ended: bool) -> float:
 
 @pytest.mark.parametrize("score", SCORES, ids=str)
 @given(st.lists(TOKENS, min_size=1, max_size=25), st.integers(0, 5))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_final_scores_have_the_logs_bits(score: Score, tokens: list[Token], room: int) -> None:
     running = Running(score, len(tokens) + room)
     for n, token in enumerate(tokens, 1):
@@ -38,7 +38,7 @@ def test_final_scores_have_the_logs_bits(score: Score, tokens: list[Token], room
     st.integers(0, 5),
     st.floats(0, 1),
 )
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 def test_a_prefix_decides_as_the_whole_answer_does(
     score: Score, tokens: list[Token], ended: bool, room: int, where: float
 ) -> None:
@@ -57,7 +57,7 @@ def test_a_prefix_decides_as_the_whole_answer_does(
 
 @pytest.mark.parametrize("score", SCORES, ids=str)
 @given(st.lists(TOKENS, min_size=1, max_size=12), st.integers(0, 6))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_some_continuation_reaches_the_bound(score: Score, tokens: list[Token], room: int) -> None:
     n_max = len(tokens) + room
     running = Running(score, n_max)
@@ -126,3 +126,23 @@ def test_narrow_floats_do_not_narrow_the_sum() -> None:
     assert same_bits(
         running.final(False), scored(Score("sum"), [(-abs(x), 0, 0) for x in numbers], False)
     )
+
+
+def test_a_quantiles_slack_is_needed_and_is_enough() -> None:
+    """Two close values, the others 0: rounding can put a shorter answer's quantile above that of
+    the longest."""
+    rng = np.random.default_rng(0)
+    needed = 0
+    for _ in range(3000):
+        alpha, n_max = float(rng.uniform(0, 0.02)), int(rng.integers(4, 50))
+        low = -float(rng.exponential())
+        running = Running(Score("quantile", alpha), n_max)
+        finals = []
+        for logprob in [low, low * (1 - 4e-16), *[0.0] * (n_max - 2)]:
+            running.push(logprob)
+            if len(finals) == 1:
+                bound = running.bound()
+            finals.append(running.final(False))
+        assert bound >= max(finals[1:])
+        needed += max(finals[1:]) > finals[-1]
+    assert needed > 100

@@ -72,7 +72,8 @@ class Asked:
     def settle(self, number: int, generation: Generation) -> None:
         """A stage gave a whole answer, or says why it has none."""
         if generation.error is not None:
-            self.fault(number, generation.error, generation.seconds, generation.prompt_tokens)
+            spent = generation.prompt_tokens, generation.completion_tokens, generation.seconds
+            self.fault(number, generation.error, *spent)
             return
         stage = self._stages[number]
         attempt = Attempt(
@@ -127,12 +128,12 @@ class Asked:
         """Nobody waits for the answer any more."""
         self._attempts.append(Attempt(number, self._names[number], "cancelled", 0, tokens, seconds))
 
-    def fault(self, number: int, error: str, seconds: float, prompt_tokens: int = 0) -> None:
+    def fault(
+        self, number: int, error: str, prompt_tokens: int, completion_tokens: int, seconds: float
+    ) -> None:
         """A stage failed: the next one is asked, if there is one."""
-        attempt = Attempt(
-            number, self._names[number], "failed", prompt_tokens, 0, seconds, error=error
-        )
-        self._failed(attempt)
+        spent = prompt_tokens, completion_tokens, seconds
+        self._failed(Attempt(number, self._names[number], "failed", *spent, error=error))
 
     def refuse(self, error: str) -> None:
         """There is no answer, for this reason; what was spent stays counted."""

@@ -30,7 +30,7 @@ def for_budget(sample: Sample, budget: float | Sequence[float], seed: int = 0) -
     stages = sample.scores.shape[1]
     budgets = [float(budget)] * stages if isinstance(budget, int | float) else list(budget)
     _check_budgets(budgets, sample)
-    promise = {"kind": "deferral", "budget": budgets, "unit": "a question of a new group"}
+    promise = {"kind": "budget", "budget": budgets, "unit": "a question of a new group"}
     return calibrated(sample, order_statistics(sample, budgets, seed), promise, seed)
 
 

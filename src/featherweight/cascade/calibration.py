@@ -1,7 +1,7 @@
 """What calibrating gives: thresholds, what is promised, and what they did on the rows used."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,21 @@ class Realised:
 class Calibration:
     """One threshold for every stage but the last, and what it stands for.
 
-    `promise` is plain data: `kind` ("quality", "deferral", "cost"), its figures, `n` rows and
+    `promise` is plain data: `kind` ("quality", "budget", "cost"), its figures, `n` rows and
     `groups` that it rests on, `seed`, the metric's name, the log's hash.
     """
 
     thresholds: tuple[Threshold, ...]
     promise: dict[str, Any]
     realised: Realised
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "thresholds": [asdict(threshold) for threshold in self.thresholds],
+            "promise": self.promise,
+            "realised": asdict(self.realised),
+        }
 
 
 def calibrated(

@@ -18,7 +18,7 @@ from featherweight.cascade.streaming import Relay
 from featherweight.cascade.trace import Trace
 from featherweight.engines.text import check_request
 from featherweight.engines.types import Delta, Engine, Generation, Prompt, Request, failed
-from featherweight.errors import EngineError
+from featherweight.errors import CascadeError, EngineError
 
 WINDOW = 64
 """Requests that are on their way at once: a stage gets those of a window that the one before
@@ -50,6 +50,8 @@ class Cascade:
         hold: bool = True,
     ) -> None:
         check_number(rule, engines)
+        if any(isinstance(engine, Cascade) for engine in engines):
+            raise CascadeError("a cascade is no stage of another; put its stages into one rule.")
         for number, (stage, engine) in enumerate(zip(rule.stages, engines, strict=True)):
             check_template(number, stage, engine)
         self.engines, self.rule, self.hold = tuple(engines), rule, hold

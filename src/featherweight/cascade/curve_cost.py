@@ -114,8 +114,9 @@ class PathCurve:
     """Quality and mean cost along a path of thresholds, dearest first, for any number of stages.
 
     The first point passes everything on. `answered` [k, stages] are the shares that each stage
-    answers. `audc` is the mean quality over costs between the cheapest and the dearest point,
-    `audc_random` that of the straight line between these two.
+    answers, `cost_last` what the last stage costs without those before. `audc` is the mean quality
+    over costs between the cheapest and the dearest point, `audc_random` that of the straight line
+    between these two.
     """
 
     models: tuple[str, ...]
@@ -124,6 +125,7 @@ class PathCurve:
     thresholds: Floats
     answered: Floats
     cost: Floats
+    cost_last: float
     quality: Floats
     low: Floats
     high: Floats
@@ -138,7 +140,8 @@ def path_curve(
     stages = sample.scores.shape[1]
     thresholds = np.concatenate([np.full((1, stages), np.inf), steps])
     chosen = along(sample.scores, thresholds)
-    paid = np.take_along_axis(np.cumsum(sample.cost(kind), axis=1), chosen, axis=1)
+    cost = sample.cost(kind)
+    paid = np.take_along_axis(np.cumsum(cost, axis=1), chosen, axis=1)
     quality = np.take_along_axis(sample.quality, chosen, axis=1)
     table = np.hstack([paid, quality])
     draws = bootstrap_means(table, sample.groups, resamples, seed)
@@ -154,6 +157,7 @@ def path_curve(
         thresholds=thresholds,
         answered=np.stack([(chosen == stage).mean(axis=0) for stage in range(stages + 1)], axis=1),
         cost=point[0, : len(thresholds)],
+        cost_last=float(cost[:, -1].mean()),
         quality=point[0, len(thresholds) :],
         low=low,
         high=high,

@@ -61,11 +61,12 @@ class Watch:
         if tokens is None:
             self._running = None
         for number, logprob in enumerate(tokens or ()):
-            if self._token(logprob, *(pairs[number] if pairs else (None, None))):
+            if self.token(logprob, *(pairs[number] if pairs else (None, None))):
                 return True
         return False
 
-    def _token(self, logprob: float, margin: float | None, entropy: float | None) -> bool:
+    def token(self, logprob: float, margin: float | None, entropy: float | None) -> bool:
+        """Take one token in; true as `sees`."""
         self.tokens += 1
         if self._running is None:
             return False
@@ -87,6 +88,6 @@ def decided_at(stage: StageRule, answer: Answer, key: str, n_max: int) -> int | 
     missing = (None,) * len(answer.token_logprobs or ())
     streams = (answer.token_logprobs or (), answer.margins or missing, answer.entropies or missing)
     for logprob, margin, entropy in zip(*streams, strict=True):
-        if watch._token(logprob, margin, entropy):
+        if watch.token(logprob, margin, entropy):
             return watch.tokens
     return None

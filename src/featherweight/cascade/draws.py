@@ -47,16 +47,12 @@ def figure(value: float, draws: Floats, rows: str) -> Figure:
 def difference(a: Figure, b: Figure) -> Estimate:
     """a - b, paired: both over the same questions, in the same draws.
 
-    Raises `CascadeError` where the two are about different rows or have different draws.
+    Raises `CascadeError` where the two are about different rows, groups or draws.
     """
     if a.rows != b.rows:
         raise CascadeError(
-            "the two curves are about different questions or groups, so they cannot be compared "
-            "pair by pair; log both cascades on the same ones."
-        )
-    if a.draws.shape != b.draws.shape:
-        raise CascadeError(
-            f"{len(a.draws)} draws of one curve and {len(b.draws)} of the other; draw both alike."
+            "the two figures are about different questions or groups, or other draws of them, so "
+            "they cannot be compared pair by pair; log both cascades on the same ones."
         )
     with np.errstate(invalid="ignore"):
         of = figure(a.value - b.value, a.draws - b.draws, a.rows)

@@ -28,10 +28,9 @@ def betting_p(values: ArrayLike, m: float, before: ArrayLike | None = None) -> F
     rest on them.
 
     With c = 1 a single value of 1 ruins him, with c = 1/2 he needs twice as many groups where
-    nothing is lost; so three quarters of the capital bet with c = 1 and the rest with c = 1/2. If
-    no value is above the least that `before` and `values` share (1/2 for signed losses), and
-    `before` has at least a third as many rows, this proves all m that are 1.08 times as far off as
-    `smallest_epsilon` says.
+    nothing is lost; so three quarters of the capital bet with c = 1 and the rest with c = 1/2.
+    Where all values are 1/2 (signed losses of 0), and a third as many in `before` too, this proves
+    an epsilon that is 1.08 times `smallest_epsilon`, which no test could beat.
     """
     table = _checked(values, m)
     past = np.empty((0, table.shape[1]))

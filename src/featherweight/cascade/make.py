@@ -7,12 +7,15 @@ from typing import Any, cast
 
 import numpy as np
 
+from featherweight.cascade.budget import for_budget, for_cost
+from featherweight.cascade.calibrate import for_quality
 from featherweight.cascade.calibration import Calibration
+from featherweight.cascade.curve import curve
 from featherweight.cascade.fit import Kind, fit_rule
 from featherweight.cascade.learned import Learned, Target
 from featherweight.cascade.log import read_log
 from featherweight.cascade.rule import Decoding, DeferralRule, StageRule, alternatives
-from featherweight.cascade.sample import Sample, sample
+from featherweight.cascade.sample import Cost, Sample, sample
 from featherweight.cascade.scores import Score, score_answers
 from featherweight.cascade.types import Log
 from featherweight.engines.load import Kind as EngineKind
@@ -102,11 +105,49 @@ def scored(log: Log, scores: Sequence[Score | Learned]) -> Sample:
     return sample(log, np.column_stack(columns))
 
 
+def calibrate(
+    log: Log,
+    names: Sequence[str],
+    *,
+    quality: float | None = None,
+    delta: float = 0.05,
+    budget: Sequence[float] | None = None,
+    cost: tuple[Cost, float] | None = None,
+    seed: int = 0,
+) -> tuple[DeferralRule, Calibration]:
+    """The rule that keeps one target, `quality` (an epsilon), `budget` (shares) or a mean `cost`.
+
+    Learned scores and the order of testing come from the split fit, thresholds from calibrate.
+    Raises `CascadeError` where the target cannot be kept, and for what `made` refuses.
+    """
+    scores = chosen(log, names, seed)
+    rows = scored(log.part("calibrate"), scores)
+    if quality is not None:
+        fit = scored(log.part("fit"), scores)
+        found = for_quality(fit, rows, quality, delta, seed)
+    elif budget is not None:
+        found = for_budget(rows, budget if len(budget) > 1 else budget[0], seed)
+    elif cost is not None:
+        found = for_cost(scored(log.part("fit"), scores), rows, *cost, seed)
+    else:
+        raise ValueError("no target")
+    return made(log, scores, found, _points(rows)), found
+
+
+def _points(rows: Sample) -> list[dict[str, float]]:
+    """The deferral curve of two stages in steps of a tenth, as measured on `rows`."""
+    if len(rows.log.models) > 2 or (rows.loss[:, 0] == rows.loss[0, 0]).all():
+        return []
+    found = curve(rows, resamples=1000)
+    names = ("share", "quality", "low", "high", "random", "oracle")
+    return [{name: float(getattr(found, name)[at]) for name in names} for at in range(0, 101, 10)]
+
+
 def made(
     log: Log,
     scores: Sequence[Score | Learned],
     calibration: Calibration,
-    curve: Sequence[Mapping[str, float]] = (),
+    points: Sequence[Mapping[str, float]] = (),
 ) -> DeferralRule:
     """The rule that `calibration` stands for.
 
@@ -150,5 +191,5 @@ def made(
         promise["n"],
         promise["groups"],
         log.sha256,
-        tuple(dict(point) for point in curve),
+        tuple(dict(point) for point in points),
     )

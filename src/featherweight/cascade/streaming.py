@@ -68,7 +68,7 @@ class Relay:
     def fault(self, error: EngineError) -> None:
         """The stage failed; after its last piece that changes nothing."""
         if self._stage is not None:
-            self._asked.fault(self._stage, str(error), self._seconds())
+            self._asked.fault(self._stage, str(error), 0, self._tokens, self._seconds())
             self._stage = None
 
     def end(self, prompt_tokens: int) -> None:
