@@ -8,7 +8,7 @@ import pytest
 from question_streams import made, streamed
 
 from featherweight.cascade.events import STUDENT
-from featherweight.cascade.hindsight import always, best_fixed, fixed
+from featherweight.cascade.hindsight import always, best_fixed, fixed, from_first
 from featherweight.cascade.online import Learner, Settings
 from featherweight.cascade.replay import Replay, Stream, question, replay, stream
 from featherweight.cascade.scores import Score
@@ -188,6 +188,20 @@ def test_the_ends_of_fixed_thresholds_are_single_models() -> None:
     assert always(found, 0.2, 1).cost.mean() == found.unit
 
 
+def test_thresholds_from_the_first_pay_for_their_labels() -> None:
+    found = streamed(400)
+    order = np.random.default_rng(1).permutation(400)
+    first, rest = order[:100], order[100:]
+    chosen = from_first(found, 0.2, order, 100)
+    assert (chosen.cost[first] == found.cost[first].sum(axis=1)).all()
+    assert (chosen.quality[first] == found.quality[first, 1]).all()
+    seen = best_fixed(found, 0.2, rows=first.tolist(), by="agreement")
+    assert chosen.thresholds == seen.thresholds
+    assert (chosen.value[rest] == seen.value[rest]).all()
+    paid = chosen.quality[first] - 0.2 * chosen.cost[first] / found.unit
+    np.testing.assert_allclose(chosen.value[first], paid)
+
+
 def test_a_threshold_can_be_chosen_by_agreement() -> None:
     """Where the large one is always wrong, agreeing with it is worth nothing in hindsight."""
     log, examples = made(300)
@@ -255,7 +269,7 @@ def test_failed_answers_of_the_small_model_are_passed_on() -> None:
     for number, row in enumerate(log.rows):
         first = row.stages[0]
         if number % 5 == 0:
-            first = Answer("small", "", error="it broke", flops=0.0)
+            first = Answer("small", "", error="it broke")
         elif number % 5 == 1:  # it wrote nothing
             first = replace(first, text="", token_logprobs=(), quality=0.0)
         rows.append(replace(row, stages=(first, row.stages[1])))

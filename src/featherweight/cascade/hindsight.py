@@ -5,7 +5,7 @@ what the last stage said when it was asked.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
@@ -86,6 +86,23 @@ def best_fixed(
     _, name, thresholds = best
     own = (scores or {"score": found.scores})[name]
     return fixed(found, price, name, thresholds, own)
+
+
+def from_first(found: Stream, price: float, order: Sequence[int], count: int = 100) -> Fixed:
+    """The thresholds that were best on the first `count` rows of `order`, by agreement.
+
+    Of these rows all stages are asked, as in a warm-up, and the last one answers.
+    """
+    first = np.array(order[:count])
+    chosen = best_fixed(found, price, rows=first.tolist(), by="agreement")
+    for mine, theirs in (
+        (chosen.quality, found.quality[:, -1]),
+        (chosen.agreement, found.agreement[:, -1]),
+        (chosen.cost, found.cost.sum(axis=1)),
+    ):
+        mine[first] = theirs[first]
+    value = found.value(chosen.quality, chosen.cost, price)
+    return replace(chosen, name=f"first {count}", value=value)
 
 
 def _thresholds(scores: Floats, stages: int) -> Floats:

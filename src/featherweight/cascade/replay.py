@@ -124,14 +124,15 @@ def _scores(log: Log, stage: int, score: Score | Learned) -> Floats:
 
 
 def _costs(log: Log, kind: Cost) -> Floats:
+    """[rows, stages]; what a failed answer cost is 0 where nobody knows."""
     for row in log.rows:
         for answer in row.stages:
-            if getattr(answer, kind) is None:
+            if getattr(answer, kind) is None and answer.error is None:
                 raise CascadeError(
                     f"row {row.id!r}: the {kind} of {answer.model} are not known; log them or "
                     "count another cost."
                 )
-    found = np.array([[float(getattr(a, kind)) for a in row.stages] for row in log.rows])
+    found = np.array([[getattr(a, kind) or 0.0 for a in row.stages] for row in log.rows])
     if not found[:, -1].any():
         raise CascadeError(f"all {kind} of {log.models[-1]} are 0; count another cost.")
     return found
