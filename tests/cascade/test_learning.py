@@ -35,7 +35,7 @@ from featherweight.cascade.sample import sample
 from featherweight.cascade.scores import Score
 from featherweight.cascade.types import Log, Metric, Row, Threshold
 from featherweight.engines import Engine, Generation, Request
-from featherweight.errors import CascadeError
+from featherweight.errors import CascadeError, OutputError
 from featherweight.tasks import Example
 
 HASH = "0" * 64
@@ -281,6 +281,14 @@ def test_its_log_says_that_it_is_one_and_is_not_signed(tmp_path: Path) -> None:
     with pytest.raises(CascadeError, match="comes from online learning"):
         check_source(found)
     check_source(replace(found, log=replace(log, extra={})))
+
+
+def test_a_state_that_cannot_be_written_is_known_before_anybody_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = cascade()
+    with pytest.raises((CascadeError, OutputError), match="cannot"):
+        run(found, tmp_path / "file" / "s.json")
+    assert not found.engines[0].asked  # type: ignore[attr-defined]
 
 
 def test_an_engine_that_breaks_off_leaves_a_state(tmp_path: Path) -> None:

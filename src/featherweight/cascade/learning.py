@@ -28,6 +28,7 @@ from featherweight.cascade.types import Answer, Metric, Row
 from featherweight.engines.types import Engine, Generation, Request, failed
 from featherweight.errors import EngineError
 from featherweight.evaluate.cost import flops
+from featherweight.files import check_writable
 
 NAME = "online: words"
 """What the student is called where models are named."""
@@ -103,6 +104,7 @@ def learn_requests(
     cannot be written.
     """
     learner = learner_for(cascade.rule, settings, state)
+    check_writable(state.absolute().parent)  # before anybody is paid
     iterator = iter(requests)
     written = learner.requests
     try:
