@@ -125,7 +125,7 @@ class Cascade:
         """`generate`, each answer with what it took."""
         iterator = iter(requests)
         while window := list(islice(iterator, WINDOW)):
-            yield from self._window([self._asked(request) for request in window])
+            yield from self._window([self.asked(request) for request in window])
 
     def _window(self, window: Sequence[Asked]) -> Iterator[tuple[Generation, Trace]]:
         """Stage after stage; an answer is given out as soon as it and those before it are there."""
@@ -135,7 +135,8 @@ class Cascade:
             if not open_ones:
                 break
             passed_on = []
-            with closing(self._answers(number, open_ones)) as answers:
+            requests = [asked.to(number) for asked in open_ones]
+            with closing(answers_of(self.engines[number], requests)) as answers:
                 for asked, generation in zip(open_ones, answers, strict=True):
                     asked.settle(number, generation)
                     if asked.result is None:
@@ -148,27 +149,6 @@ class Cascade:
             assert asked.result is not None
             yield asked.result, asked.trace
 
-    def _answers(
-        self, number: int, open_ones: Sequence[Asked]
-    ) -> Generator[Generation, None, None]:
-        """A stage's answers; if it stops answering, what is left failed."""
-        engine = self.engines[number]
-        answers: Iterator[Generation] = iter(())
-        reason = f"{engine.name}: it gave fewer answers than it was asked for."
-        given = 0
-        try:
-            answers = engine.generate([asked.to(number) for asked in open_ones])
-            for answer in islice(answers, len(open_ones)):
-                yield answer
-                given += 1
-        except EngineError as error:
-            reason = str(error)
-        finally:
-            if isinstance(answers, Generator):
-                answers.close()
-        for _ in open_ones[given:]:
-            yield failed(engine.name, reason)
-
     # ---- streams
 
     def stream(
@@ -179,7 +159,7 @@ class Cascade:
         `record` gets the trace when the stream ends, also where it is closed before its end.
         Raises `EngineError` where `generate` would report.
         """
-        asked = self._asked(request)
+        asked = self.asked(request)
         relay = Relay(asked, len(self.engines), self.hold)
         try:
             for number, engine in enumerate(self.engines):
@@ -205,7 +185,7 @@ class Cascade:
         self, request: Request, record: Callable[[Trace], None] | None = None
     ) -> AsyncGenerator[Delta, None]:
         """`stream` for an event loop; closing or cancelling it stops the stage that is writing."""
-        asked = self._asked(request)
+        asked = self.asked(request)
         relay = Relay(asked, len(self.engines), self.hold)
         try:
             for number, engine in enumerate(self.engines):
@@ -231,7 +211,7 @@ class Cascade:
 
     # ---- one request
 
-    def _asked(self, request: Request) -> Asked:
+    def asked(self, request: Request) -> Asked:
         """The request at its beginning; refused where no stage could answer it by the rule."""
         asked = Asked(request, self.rule.stages, self._names, self._name)
         decoding = self.rule.stages[0].decoding
@@ -259,3 +239,22 @@ class Cascade:
             return engine.count_tokens(request.prompt) if engine.counts_tokens else 0
         except EngineError:
             return 0
+
+
+def answers_of(engine: Engine, requests: Sequence[Request]) -> Generator[Generation, None, None]:
+    """A stage's answer to each request; if it stops answering, what is left failed."""
+    answers: Iterator[Generation] = iter(())
+    reason = f"{engine.name}: it gave fewer answers than it was asked for."
+    given = 0
+    try:
+        answers = engine.generate(requests)
+        for answer in islice(answers, len(requests)):
+            yield answer
+            given += 1
+    except EngineError as error:
+        reason = str(error)
+    finally:
+        if isinstance(answers, Generator):
+            answers.close()
+    for _ in requests[given:]:
+        yield failed(engine.name, reason)
