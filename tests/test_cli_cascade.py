@@ -75,6 +75,23 @@ def test_a_cascade_answers_wherever_a_model_does(folder: Path) -> None:
     assert len(manifest["run"]["model"]["stages"]) == 2
 
 
+def test_learning_on_the_way(folder: Path) -> None:
+    questions, state = folder / "more.jsonl", folder / "state.json"
+    rows = [{"prompt": f"{TEXTS[i % 3][:30]} {i}"} for i in range(6)]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("run", folder / "made", "--questions", questions, "--max-tokens", 4, "--learn", state)
+    done = run(*words, "--output", folder / "learned.jsonl", "--json")
+    assert done.returncode == 0, done.stderr
+    # nothing is known yet, so all stages are asked
+    assert json.loads(done.stdout)["answered"] == {f"hf:{folder / 'large'}": 6}
+    before = state.read_bytes()
+    done = run(*words, "--output", folder / "again.jsonl")
+    assert done.returncode == 0 and state.read_bytes() != before  # it goes on from there
+    done = run(*words, "--output", folder / "x.jsonl", "--price", 0.3)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "price" in done.stderr
+    assert run(*words, "--output", folder / "x.jsonl", "--price", 0).returncode == 2
+
+
 def test_another_model_under_the_rule_is_refused(folder: Path) -> None:
     rule = json.loads((folder / "made" / "rule.json").read_text())
     rule["stages"][0]["identity"]["weights"] = "0" * 64

@@ -1,15 +1,20 @@
 """The commands of a cascade: log, calibrate, curve, run. Arguments, a library call, print."""
 
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from math import isnan
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from featherweight.cli_eval import Input, priced
 from featherweight.cli_io import console, fail, print_json, say, usage_errors
 from featherweight.errors import CascadeError, FeatherweightError, UnknownModelError
+
+if TYPE_CHECKING:
+    from featherweight.cascade.trace import Trace
+    from featherweight.engines import Generation, Request
 
 app = typer.Typer(
     help="When to trust the small model: log, calibrate, curve, run.", no_args_is_help=True
@@ -261,24 +266,42 @@ def run(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Of an answer; the last stage's in the rule.")
     ] = None,
+    learn: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Learn from the last stage's answers; the state."),
+    ] = None,
+    price: Annotated[
+        float, typer.Option(help="With --learn: an answer of the last stage, in wrong answers.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="With --learn: of what is explored.")] = 0,
     json: Json = False,
 ) -> None:
     """Answer questions by a cascade, and say which stage did, for how much."""
     from featherweight.cascade.batch import answer_file, read_questions
+    from featherweight.cascade.learning import learn_requests
+    from featherweight.cascade.online import Settings
     from featherweight.cascade.open import open_cascade
     from featherweight.show_cascade import print_run, run_json
     from featherweight.show_eval import eval_progress
 
+    with usage_errors():
+        settings = Settings(price, seed=seed)
     try:
         asked = read_questions(questions)
         opened = open_cascade(cascade)
     except FeatherweightError as error:
         fail(error)
+
+    def answer(requests: "Iterable[Request]") -> "Iterator[tuple[Generation, Trace]]":
+        if learn is None:
+            return opened.generate_traced(requests)
+        return (passed[:2] for passed in learn_requests(opened, requests, learn, settings))
+
     try:
         with eval_progress(opened.name) as progress:
             rows = answer_file(
                 opened.name,
-                opened.generate_traced,
+                answer,
                 asked,
                 output,
                 max_tokens or opened.rule.stages[-1].max_tokens,

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from featherweight.cascade.calibration import Calibration
 from featherweight.cascade.draws import Figure
+from featherweight.cascade.events import STUDENT
 from featherweight.cascade.judge import Judged
 from featherweight.cascade.rule import DeferralRule
 from featherweight.cascade.types import SPLITS, Log
@@ -199,7 +200,10 @@ def print_run(
     for column in columns:
         table.add_column(column, justify="left" if column == "stage" else "right")
     attempts = [attempt for row in rows for attempt in row["attempts"]]
-    for stage, model in enumerate(models):
+    stages = dict(enumerate(models))
+    if any(attempt["stage"] == STUDENT for attempt in attempts):
+        stages = {STUDENT: "the words alone", **stages}  # learned online
+    for stage, model in stages.items():
         own = [attempt for attempt in attempts if attempt["stage"] == stage]
         answered = sum(a["outcome"] == "answered" for a in own)
         failed = sum(a["outcome"] == "failed" for a in own)
