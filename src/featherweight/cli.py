@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featherweight import cli_compress, cli_eval, cli_export, cli_train
+from featherweight import cli_cascade, cli_compress, cli_eval, cli_export, cli_train
 from featherweight.cli_io import (
     complain,
     console,
@@ -199,6 +199,9 @@ for command in (
     app.command()(command)
 
 
+app.add_typer(cli_cascade.app, name="cascade")
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from featherweight import __version__
@@ -220,9 +223,9 @@ def _options(
 
 
 def _open(spec: str) -> "Engine":
-    from featherweight.engines import load_engine
+    from featherweight.opening import open_model
 
-    return load_engine(spec)
+    return open_model(spec)
 
 
 def _read(path: Path) -> "Transcript":

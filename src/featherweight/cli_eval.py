@@ -92,12 +92,12 @@ def eval(
     """Run a model over a task; score it, with intervals and cost."""
     from dataclasses import replace
 
-    from featherweight.engines import load_engine
+    from featherweight.opening import model_identity, open_model
     from featherweight.show_eval import eval_progress, print_report
     from featherweight.tasks import evaluate, load_task
 
     with usage_errors():
-        price = _price(prices, model, usd_per_hour)
+        price = priced(prices, model, usd_per_hour)
         examples = load_task(
             task,
             data,
@@ -114,7 +114,7 @@ def eval(
                 raise DataError(f"{task} generates nothing; leave --max-tokens out.")
             examples = replace(examples, max_tokens=max_tokens)
     try:
-        engine = load_engine(model)
+        engine = open_model(model)
     except UnknownModelError as error:
         fail(error, code=2)
     except FeatherweightError as error:
@@ -130,6 +130,7 @@ def eval(
                 usd_per_hour=usd_per_hour,
                 seed=seed,
                 progress=progress,
+                identify=model_identity,
             )
     except FeatherweightError as error:
         fail(error)
@@ -208,9 +209,9 @@ def compare(
     json: Json = False,
 ) -> None:
     """Compare two systems on the same questions: A - B, paired, with p values."""
-    from featherweight.engines import load_engine
     from featherweight.evaluate.score import compare as compare_files
     from featherweight.evaluate.score import compare_scored
+    from featherweight.opening import open_model
     from featherweight.show_eval import eval_progress, print_comparison
 
     cap = _cap(cap_words)
@@ -219,7 +220,7 @@ def compare(
             if cap or judge:
                 raise DataError("--cap-words and --judge need texts; add --references FILE.")
     try:
-        engine = None if judge is None else load_engine(judge)
+        engine = None if judge is None else open_model(judge)
     except UnknownModelError as error:
         fail(error, code=2)
     except FeatherweightError as error:
@@ -280,7 +281,8 @@ def _cap(text: str | None) -> "Cap | None":
     return None
 
 
-def _price(prices: Path | None, model: str, usd_per_hour: float | None) -> "Price | None":
+def priced(prices: Path | None, model: str, usd_per_hour: float | None) -> "Price | None":
+    """A model's price from a table, if one is given."""
     from featherweight.evaluate.cost import read_prices
 
     if prices is not None and usd_per_hour is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featherweight.cli_eval import How, Input, Json, _price
+from featherweight.cli_eval import How, Input, Json, priced
 from featherweight.cli_io import console, fail, print_json, usage_errors
 from featherweight.errors import DataError, FeatherweightError, TrainingError, UnknownModelError
 
@@ -237,7 +237,7 @@ def teach(
     from featherweight.show_eval import eval_progress, print_report
 
     with usage_errors():
-        price = _price(prices, teacher, usd_per_hour)
+        price = priced(prices, teacher, usd_per_hour)
         task = _task(data, data_dir, split, input, words, how, limit)
         if max_tokens is not None:
             task = replace(task, max_tokens=max_tokens)

@@ -58,6 +58,7 @@ def print_models(console: Console) -> None:
             "any OpenAI-compatible server; the key is read from OPENAI_API_KEY",
             "your server",
         ),
+        ("cascade:DIR", "a small model that asks a larger one where it is unsure", "your folder"),
     ]
     for row in rows:
         table.add_row(Text(row[0], style="bold"), *map(Text, row[1:]))

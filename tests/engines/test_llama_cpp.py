@@ -218,6 +218,8 @@ def test_a_stream_gives_what_generate_gives(engine: LlamaCppEngine) -> None:
         assert last is not None and last.token_ids == answer.token_ids
         assert answer.token_logprobs is not None
         assert close([x for d in deltas for x in d.token_logprobs or ()], answer.token_logprobs)
+        assert (last.top_logprobs is None) == (request.top_logprobs == 0)
+        assert tuple(x for d in deltas for x in d.top_logprobs or ()) == (last.top_logprobs or ())
 
 
 # ---- prompts

@@ -152,10 +152,10 @@ def completion(words: list[str] = WORDS, **logprobs: Any) -> dict[str, Any]:
     return {"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": len(words)}}
 
 
-def events(words: list[str] = WORDS, raw: bool = False) -> list[bytes]:
+def events(words: list[str] = WORDS, raw: bool = False, top: int = 0) -> list[bytes]:
     """The pieces of a stream, one event each: tokens, ending, usage, [DONE]."""
     found: list[dict[str, Any]] = []
-    for entry, word in zip(entries(words), words, strict=True):
+    for entry, word in zip(entries(words, top), words, strict=True):
         if raw:
             lists = {"tokens": [word], "token_logprobs": [entry["logprob"]], "top_logprobs": None}
             found.append({"choices": [{"text": word, "logprobs": lists, "finish_reason": None}]})
@@ -281,6 +281,25 @@ def test_a_stream(server: Server, engine: OpenAIEngine, raw: bool) -> None:
     assert [x for d in deltas for x in d.token_logprobs or ()] == list(final.token_logprobs)
     assert (final.finish_reason, final.prompt_tokens, final.completion_tokens) == ("stop", 7, 4)
     assert server.bodies[0]["stream_options"] == {"include_usage": True}
+
+
+def test_a_stream_with_alternatives(server: Server, engine: OpenAIEngine) -> None:
+    server.answers[CHAT_PATH] = sse(events(top=3))
+    deltas = list(engine.stream(Request(CHAT, top_logprobs=2, stop=("four",))))
+    final = deltas[-1].generation
+    assert final is not None and final.top_logprobs is not None
+    assert [[top.logprob for top in tops] for tops in final.top_logprobs] == [[-1.0, -2.0]] * 4
+    assert tuple(top for delta in deltas for top in delta.top_logprobs or ()) == final.top_logprobs
+    assert deltas[0].top_logprobs == final.top_logprobs[:1]  # with the token, not at the end
+
+
+def test_the_chosen_token_in_front_is_one_too_many(server: Server, engine: OpenAIEngine) -> None:
+    """vLLM's older completions give a sampled token first, then as many as were asked for."""
+    tops = [{"sampled": -4.0, "likeliest": -0.5, "next": -1.5}]
+    server.answers[RAW_PATH] = completion(["a"], top_logprobs=tops)
+    answer = one(engine, Request("x", top_logprobs=2))
+    assert answer.top_logprobs is not None
+    assert [top.logprob for top in answer.top_logprobs[0]] == [-0.5, -1.5]
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])

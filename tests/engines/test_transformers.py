@@ -326,6 +326,9 @@ def test_a_stream_gives_what_generate_gives(engine: TransformersEngine) -> None:
         assert streamed is not None and streamed.token_ids == answer.token_ids
         logprobs = [x for delta in deltas for x in delta.token_logprobs or ()]
         assert answer.token_logprobs is not None and close(logprobs, answer.token_logprobs)
+        assert (streamed.top_logprobs is None) == (request.top_logprobs == 0)
+        tops = tuple(top for delta in deltas for top in delta.top_logprobs or ())
+        assert tops == (streamed.top_logprobs or ())
         for delta in deltas:
             delta.text.encode()  # no half surrogates
 

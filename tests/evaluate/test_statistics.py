@@ -62,7 +62,7 @@ def test_a_draw_is_the_mean_over_the_items_of_the_drawn_groups() -> None:
     shuffled = np.random.default_rng(2).permutation(len(groups))
     values, groups = values[shuffled], [f"meeting {groups[item]}" for item in shuffled]
     names = sorted(set(groups))
-    (weights,) = statistics._weights(len(names), 200, 7)
+    (weights,) = statistics.group_draws(len(names), 200, 7)
     found = bootstrap_means(values, groups, 200, 7)
     assert found.shape == (200, 2)
     for times, means in zip(weights, found, strict=True):
@@ -75,7 +75,7 @@ def test_a_draw_is_the_mean_over_the_items_of_the_drawn_groups() -> None:
 
 
 def test_groups_are_drawn_with_replacement_and_equal_chances() -> None:
-    weights = np.concatenate(list(statistics._weights(5, 40_000, 3)))
+    weights = np.concatenate(list(statistics.group_draws(5, 40_000, 3)))
     assert (weights.sum(axis=1) == 5).all()
     # multinomial: variance 1 - 1/5, covariance -1/5; the bound is over 5 standard errors
     expected = np.eye(5) - 1 / 5
@@ -180,7 +180,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, size: int) -> No
     values, groups = clustered(11, SIZES, 3)
 
     def found() -> Iterator[object]:
-        yield np.concatenate(list(statistics._weights(35, 500, 0)))
+        yield np.concatenate(list(statistics.group_draws(35, 500, 0)))
         yield bootstrap_means(values, groups, 500)
         yield sign_flip(values, groups, 500)
         seeds = over_seeds(values, groups, 500)
@@ -188,7 +188,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, size: int) -> No
 
     whole = list(found())
     monkeypatch.setattr(statistics, "BLOCK_BYTES", size)
-    assert len(list(statistics._weights(35, 500, 0))) > 1
+    assert len(list(statistics.group_draws(35, 500, 0))) > 1
     for one, other in zip(whole, found(), strict=True):
         assert one == pytest.approx(other, abs=1e-12)  # a product's last bit may differ
 

@@ -1,8 +1,9 @@
 """What the room shares: answers of stages in a log, and the threshold that decides about them."""
 
 import hashlib
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,17 +60,20 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Rows of one number of stages, in the file's order; `models` names the stages."""
+    """Rows of one number of stages, in the file's order; `models` names the stages.
+
+    `extra` is what else the header says: who the stages are, `online` (see docs/cascade-log.md).
+    """
 
     metric: Metric
     models: tuple[str, ...]
     rows: tuple[Row, ...]
     sha256: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def part(self, split: Split) -> "Log":
         """The rows of one split."""
-        rows = tuple(row for row in self.rows if row.split == split)
-        return Log(self.metric, self.models, rows, self.sha256)
+        return replace(self, rows=tuple(row for row in self.rows if row.split == split))
 
     def quality(self) -> Floats:
         """[rows, stages]; NaN where an answer failed."""

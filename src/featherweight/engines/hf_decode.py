@@ -16,7 +16,7 @@ from featherweight.engines.hf_model import Model
 from featherweight.engines.hf_prompts import Encoded
 from featherweight.engines.hf_vocabulary import Vocabulary
 from featherweight.engines.text import TextHolder
-from featherweight.engines.types import FinishReason, Request, TopLogprob
+from featherweight.engines.types import Delta, FinishReason, Request, TopLogprob
 
 
 @dataclass(eq=False)
@@ -55,10 +55,11 @@ class Row:
         kept = self.holder.tokens_kept()
         del self.ids[kept:], self.logprobs[kept:], self.tops[kept:]
 
-    def take(self) -> str:
-        """The text that is certain and was not taken yet."""
+    def delta(self, first: int, end: int) -> Delta:
+        """The text that is certain and was not taken yet, with tokens `first` to `end`."""
         text, self.pending = self.pending, ""
-        return text
+        tops = tuple(self.tops[first:end]) if self.request.top_logprobs else None
+        return Delta(text, tuple(self.logprobs[first:end]), top_logprobs=tops)
 
 
 def decode(model: Model, vocabulary: Vocabulary, rows: Sequence[Row]) -> Iterator[None]:

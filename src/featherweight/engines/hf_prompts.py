@@ -5,6 +5,7 @@ A template is filled in as text and tokenised as a whole, so a transcript that c
 character: it reads the same and means nothing to the model.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -60,6 +61,12 @@ class Prompts:
         if not found and target:
             found = [self.start_id]
         return Encoded(found, []), target
+
+    @property
+    def template(self) -> str:
+        """The tokenizer's chat template; where it has several, all by name as JSON."""
+        found = self._tokenizer.chat_template or ""
+        return found if isinstance(found, str) else json.dumps(found, sort_keys=True)
 
     @property
     def start_id(self) -> int:

@@ -7,7 +7,8 @@ are then `None`, since a list with holes would be taken for the whole.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from featherweight.engines.text import TextHolder
@@ -57,15 +58,19 @@ class Answer:
             self._finish = "length" if reason == "length" else "stop"
             text += self._holder.finish()
         if text:
-            self._on_delta(Delta(text, self._fresh(self._holder.tokens_shown())))
+            self._on_delta(self._delta(text, self._holder.tokens_shown()))
 
-    def _fresh(self, upto: int) -> tuple[float, ...] | None:
-        """Log-probabilities not handed on yet; a stop string may still cut those after `upto`."""
+    def _delta(self, text: str, upto: int) -> Delta:
+        """`text` with the log-probabilities not handed on yet; those after `upto` may be cut."""
         if not self._complete:
-            return None
-        found = tuple(token["logprob"] for token in self._tokens[self._sent : upto])
+            return Delta(text)
+        fresh = self._tokens[self._sent : upto]
         self._sent = max(self._sent, upto)
-        return found
+        return Delta(text, _logprobs(fresh), top_logprobs=self._tops(fresh))
+
+    def _tops(self, tokens: Sequence[dict[str, Any]]) -> tuple[tuple[TopLogprob, ...], ...] | None:
+        count = self._request.top_logprobs
+        return tuple(_alternatives(token, count) for token in tokens) if count else None
 
     def last(self, model: str, prompt_tokens: int, seconds: float) -> Delta:
         """What was not handed on yet, and the whole; an error or a cancellation is a failed one."""
@@ -73,21 +78,22 @@ class Answer:
             reason = self._error or "stopped before the end"
             return Delta("", None, failed(model, f"{model}: {reason}.", seconds, prompt_tokens))
         kept = self._tokens[: self._holder.tokens_kept()] if self._complete else None
-        top = None
-        if kept is not None and self._request.top_logprobs:
-            top = tuple(_alternatives(token, self._request.top_logprobs) for token in kept)
         generation = Generation(
             text=self._holder.text,
             token_ids=None if kept is None else tuple(t["id"] for t in kept),
-            token_logprobs=None if kept is None else tuple(t["logprob"] for t in kept),
-            top_logprobs=top,
+            token_logprobs=None if kept is None else _logprobs(kept),
+            top_logprobs=None if kept is None else self._tops(kept),
             finish_reason=self._finish,
             prompt_tokens=prompt_tokens,
             completion_tokens=self._written,
             seconds=seconds,
             model=model,
         )
-        return Delta("", self._fresh(len(kept or ())), generation)
+        return replace(self._delta("", len(kept or ())), generation=generation)
+
+
+def _logprobs(tokens: Sequence[dict[str, Any]]) -> tuple[float, ...]:
+    return tuple(token["logprob"] for token in tokens)
 
 
 def _alternatives(token: dict[str, Any], count: int) -> tuple[TopLogprob, ...]:

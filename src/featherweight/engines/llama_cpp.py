@@ -115,6 +115,11 @@ class LlamaCppEngine:
         except (OSError, ValueError):  # moved away meanwhile, or a header that only llama.cpp knows
             return None
 
+    @cached_property
+    def chat_template(self) -> str:
+        """The template that messages go through, as the file holds it."""
+        return str(self._ask("/props").get("chat_template") or "")
+
     def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
         """Answer in order; up to `parallel` requests are decoded together.
 

@@ -20,7 +20,14 @@ import aiohttp
 from featherweight.engines.openai_facts import Facts
 from featherweight.engines.openai_http import Http, Question, Timeouts
 from featherweight.engines.text import TextHolder, check_prompt, check_request
-from featherweight.engines.types import Delta, Generation, Prompt, Request, failed
+from featherweight.engines.types import (
+    Delta,
+    Generation,
+    Prompt,
+    Request,
+    TopLogprob,
+    failed,
+)
 from featherweight.engines.wire import Answer, WireError, chat_fields, parse_choice, parse_usage
 from featherweight.errors import EngineError
 
@@ -263,14 +270,12 @@ class OpenAIEngine:
         kept = answer.tokens_kept(request.stop)
         logprobs = answer.logprobs if answer.has_logprobs else None
         ids = answer.ids if answer.has_logprobs and answer.has_ids else None
-        tops = answer.tops if logprobs is not None and request.top_logprobs else None
+        tops = None if logprobs is None else _tops(request, answer.tops[:kept])
         return Generation(
             text=holder.text,
             token_ids=None if ids is None else tuple(ids[:kept]),
             token_logprobs=None if logprobs is None else tuple(logprobs[:kept]),
-            top_logprobs=None
-            if tops is None
-            else tuple(t[: request.top_logprobs] for t in tops[:kept]),
+            top_logprobs=tops,
             finish_reason="stop" if holder.stopped else answer.finish,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens or len(answer.logprobs),
@@ -297,9 +302,15 @@ class OpenAIEngine:
                     if shown:
                         # only tokens whose text is out: a stop string may still cut the others
                         upto = max(sent, answer.tokens_before(len(holder.text.encode())))
-                        fresh = tuple(answer.logprobs[sent:upto]) if answer.has_logprobs else None
+                        if answer.has_logprobs:
+                            yield Delta(
+                                shown,
+                                tuple(answer.logprobs[sent:upto]),
+                                top_logprobs=_tops(request, answer.tops[sent:upto]),
+                            )
+                        else:
+                            yield Delta(shown)
                         sent = upto
-                        yield Delta(shown, fresh)
                     if holder.stopped:
                         break
             answer.check()
@@ -307,8 +318,13 @@ class OpenAIEngine:
             raise EngineError(f"{self._http.where} gave {error}; {error.advice}.") from None
         rest = holder.finish()
         generation = self._generation(request, answer, started)
-        logprobs = generation.token_logprobs
-        yield Delta(rest, None if logprobs is None else logprobs[sent:], generation)
+        logprobs, tops = generation.token_logprobs, generation.top_logprobs
+        yield Delta(
+            rest,
+            None if logprobs is None else logprobs[sent:],
+            generation,
+            None if tops is None else tops[sent:],
+        )
 
     def _adapt(self, message: str, request: Request) -> bool:
         """Note what the server refuses by name, so that it is left out from now on."""
@@ -328,6 +344,19 @@ class OpenAIEngine:
 
 # words of a complaint about how many alternatives were asked for, not that any were
 _LIMIT = re.compile(r"greater|less|at most|maximum|exceed|between|must be|range")
+
+
+def _tops(
+    request: Request, tops: Iterable[Sequence[TopLogprob]]
+) -> tuple[tuple[TopLogprob, ...], ...] | None:
+    """The likeliest alternatives, as many as were asked for.
+
+    Some servers put the chosen token among them, in front and on top of their number.
+    """
+    count = request.top_logprobs
+    if not count:
+        return None
+    return tuple(tuple(sorted(t, key=lambda one: -one.logprob)[:count]) for t in tops)
 
 
 async def _next(deltas: AsyncGenerator[Delta, None]) -> Delta | None:

@@ -6,6 +6,7 @@ and `hf_score`; here they are put together as an engine.
 """
 
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
@@ -109,6 +110,11 @@ class TransformersEngine:
         return self._width
 
     @property
+    def chat_template(self) -> str:
+        """The template that messages go through; empty where their contents are joined."""
+        return self._prompts.template
+
+    @property
     def counts_tokens(self) -> bool:
         """Always: the tokenizer is here."""
         return True
@@ -135,11 +141,11 @@ class TransformersEngine:
         for _ in decode(model, self._vocabulary, [row]):
             if row.open and row.pending:
                 certain = row.holder.tokens_shown()
-                yield Delta(row.take(), tuple(row.logprobs[sent:certain]))
+                yield row.delta(sent, certain)
                 sent = certain
         if row.error is not None:
             raise EngineError(f"{self._name}: {row.error}")
-        yield Delta(row.take(), tuple(row.logprobs[sent:]), self._generation(row))
+        yield replace(row.delta(sent, len(row.logprobs)), generation=self._generation(row))
 
     def astream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """`stream` for an event loop; cancelling it stops after the token being computed."""

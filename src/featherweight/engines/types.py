@@ -70,11 +70,16 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of a stream; the last one carries the whole `Generation` and may have no text."""
+    """A piece of a stream; the last one carries the whole `Generation` and may have no text.
+
+    `token_logprobs` are those of tokens that no stop string can cut off any more, `top_logprobs`
+    theirs where the request asked for some; put together they are the generation's.
+    """
 
     text: str
     token_logprobs: tuple[float, ...] | None = None
     generation: Generation | None = None
+    top_logprobs: tuple[tuple[TopLogprob, ...], ...] | None = None
 
 
 class Engine(Protocol):

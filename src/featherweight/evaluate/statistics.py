@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 BLOCK_BYTES = 64 << 20  # weights held at once
+CACHE = 1 << 15  # of them, counted at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def bootstrap_means(
     table, index = _checked(values, groups)
     sums, counts = _group_sums(table, index)
     means = np.concatenate(
-        [(w @ sums) / (w @ counts)[:, None] for w in _weights(len(counts), resamples, seed)]
+        [(w @ sums) / (w @ counts)[:, None] for w in group_draws(len(counts), resamples, seed)]
     )
     return means[:, 0] if np.ndim(values) == 1 else means
 
@@ -177,7 +178,7 @@ def over_seeds(
     generator = np.random.default_rng([seed, 2])
     mean = float(table.mean())
     draws = []
-    for w in _weights(len(counts), resamples, seed):
+    for w in group_draws(len(counts), resamples, seed):
         by_run = (w @ sums) / (w @ counts)[:, None]  # [block, runs]
         centre = by_run.mean(axis=1)
         picked = generator.integers(runs, size=by_run.shape)
@@ -214,14 +215,19 @@ def _group_sums(table: Floats, index: NDArray[np.intp]) -> tuple[Floats, Floats]
     return sums, counts
 
 
-def _weights(groups: int, resamples: int, seed: int) -> Iterator[Floats]:
+def group_draws(groups: int, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each group is drawn in each resample, block by block: [block, groups]."""
     generator = np.random.default_rng([seed, 0])
+    few = max(1, CACHE // groups)  # counting a whole block at once would miss the cache
     for size in _blocks(resamples, groups):
-        drawn = generator.integers(groups, size=(size, groups))
-        drawn += np.arange(size)[:, None] * groups
-        flat = np.bincount(drawn.ravel(), minlength=size * groups)
-        yield flat.reshape(size, groups).astype(np.float64)
+        times = np.empty((size, groups))
+        for start in range(0, size, few):
+            rows = min(few, size - start)
+            drawn = generator.integers(groups, size=(rows, groups))
+            drawn += np.arange(rows)[:, None] * groups
+            flat = np.bincount(drawn.ravel(), minlength=rows * groups)
+            times[start : start + rows] = flat.reshape(rows, groups)
+        yield times
 
 
 def _blocks(resamples: int, groups: int) -> list[int]:

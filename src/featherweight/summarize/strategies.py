@@ -4,6 +4,7 @@ No strategy here loses text in silence: chunks cover every turn they were given,
 fails is made once more, and what still fails is counted and named.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -62,6 +63,7 @@ class Job:
     failed: list[str] = field(default_factory=list)  # what failed and why, one entry a chunk
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    answered: Counter[str] = field(default_factory=Counter)  # answers by model: a cascade has two
     left_out: int = 0  # turns that the strategy does not read
     notes: list[str] = field(default_factory=list)
 
@@ -254,10 +256,13 @@ def _generate(job: Job, stage: str, requests: list[Request], parts: int) -> list
         for i in again
     ]
     for i, answer in zip(again, job.engine.generate(retries) if retries else (), strict=True):
+        if answer.error and not answers[i].error:
+            continue  # an engine that samples nothing (a cascade) leaves an empty answer empty
         job.spend(answers[i])
         answers[i] = answer
     for answer in answers:
         job.spend(answer)
+        job.answered[answer.model] += not answer.error
     _note_cut_prompts(job, requests, answers)
     return answers
 

@@ -89,6 +89,10 @@ def _notes(job: Job, strategy: Strategy, points: list[Point], rejected: int) -> 
     if len(job.failed) > 5:
         notes.append(f"{len(job.failed) - 5} more parts failed.")
     notes += job.notes
+    answered = {model: count for model, count in job.answered.items() if count}
+    if answered.keys() - {job.engine.name}:
+        told = ", ".join(f"{model} {count}" for model, count in sorted(answered.items()))
+        notes.append(f"answers by model: {told}.")
     if strategy == "truncate" and job.left_out:
         notes.append(
             f"the last {job.left_out} of {len(job.transcript.turns)} turns were not read, or not "

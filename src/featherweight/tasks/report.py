@@ -1,6 +1,6 @@
 """One run from beginning to end: answer, score, count the cost, write it down."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,11 +48,14 @@ def evaluate(
     usd_per_hour: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    identify: Callable[[str], dict[str, Any]] = identity,
     top_logprobs: int = 0,
 ) -> Report:
     """Run `engine`, opened from `spec`, over `task` in `folder`; what is there already is kept.
 
-    Rows keep `top_logprobs` alternatives' log-probabilities beside the tokens' own.
+    `identify` says what `spec` stands for, in words that tell two runs apart. Rows keep
+    `top_logprobs` alternatives' log-probabilities beside the tokens' own.
+
     Raises `OutputError` where another run holds the folder, or it holds another run, and
     `DataError` where nothing could be answered.
     """
@@ -63,7 +66,7 @@ def evaluate(
         "examples": len(task.examples),
         "max_tokens": task.max_tokens,
         "prompts_sha256": prompts_sha256(task),
-        "model": {**identity(spec), "dtype": getattr(engine, "dtype", None)},
+        "model": {**identify(spec), "dtype": getattr(engine, "dtype", None)},
         **({"top_logprobs": top_logprobs} if top_logprobs else {}),
     }
     with locked(folder):

@@ -1,0 +1,131 @@
+"""A file of questions in, a file of answers out: which stage gave each, and what it took.
+
+Answers are appended as they come, so a stopped one goes on where it was.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from featherweight.cascade.trace import Trace
+from featherweight.engines.types import Generation, Prompt, Request
+from featherweight.errors import DataError, OutputError
+from featherweight.files import output_errors, write_atomic
+from featherweight.rows import Row, read_rows, what
+
+Answered = tuple[Generation, Trace]
+Answerer = Callable[[Iterable[Request]], Iterator[Answered]]
+
+
+def read_questions(path: Path) -> dict[str, Prompt]:
+    """Prompts by id: rows with `prompt` (text, or a list of messages) and `id` (else the place).
+
+    Raises `DataError` with the line.
+    """
+    found: dict[str, Prompt] = {}
+    for number, row in enumerate(read_rows(path), 1):
+        name = row.key("id") if "id" in row.data else str(number)
+        if name in found:
+            raise DataError(f"{row.where}: the id {name!r} stands twice; give each its own.")
+        found[name] = _prompt(row)
+    if not found:
+        raise DataError(f"{path}: no questions in it; write a row for each.")
+    return found
+
+
+def _prompt(row: Row) -> Prompt:
+    value = row.data.get("prompt")
+    if not isinstance(value, list):
+        return row.text("prompt")
+    roles = ("system", "user", "assistant")
+    for message in value:
+        kept = isinstance(message, dict) and message.get("role") in roles
+        if not kept or not isinstance(message.get("content"), str):
+            raise DataError(
+                f"{row.where}: a message of 'prompt' is {what(message)} or incomplete; write "
+                '{"role": "user", "content": "..."}.'
+            )
+    if not value:
+        raise DataError(f"{row.where}: 'prompt' is an empty list; write a message.")
+    return [{"role": m["role"], "content": m["content"]} for m in value]
+
+
+def answer_file(
+    name: str,
+    answer: Answerer,
+    questions: Mapping[str, Prompt],
+    output: Path,
+    max_tokens: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Answer what `output` does not hold yet; all its rows, in its order.
+
+    `name` is the cascade's: a file of another one is not gone on with. Questions that failed are
+    written with their error, and asked again the next time. Raises `OutputError`, and `DataError`
+    for a file that is no such output.
+    """
+    rows = _before(output, name)
+    rows = {id: row for id, row in rows.items() if row["error"] is None}
+    todo = [id for id in questions if id not in rows]
+    if progress is not None:
+        progress(len(questions) - len(todo), len(questions))
+    with output_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        kept = b"".join(orjson.dumps(row) + b"\n" for row in rows.values())
+        if not output.exists() or output.read_bytes() != kept:
+            write_atomic(output, kept)
+        requests = (Request(questions[id], max_tokens=max_tokens) for id in todo)
+        with output.open("ab") as file:
+            for number, (id, (generation, trace)) in enumerate(
+                zip(todo, answer(requests), strict=True), 1
+            ):
+                rows[id] = _row(id, name, generation, trace)
+                file.write(orjson.dumps(rows[id]) + b"\n")
+                file.flush()
+                if progress is not None:
+                    progress(len(questions) - len(todo) + number, len(questions))
+    return list(rows.values())
+
+
+def _row(id: str, name: str, generation: Generation, trace: Trace) -> dict[str, Any]:
+    answered = trace.answered
+    return {
+        "id": id,
+        "text": generation.text,
+        "cascade": name,
+        "model": None if answered is None else answered.model,
+        "stage": None if answered is None else answered.stage,
+        "finish_reason": generation.finish_reason,
+        "error": generation.error,
+        "attempts": [asdict(attempt) for attempt in trace.attempts],
+    }
+
+
+def _before(output: Path, name: str) -> dict[str, dict[str, Any]]:
+    """The rows of an earlier session; a last line that was cut off is left out."""
+    if not output.exists():
+        return {}
+    lines = output.read_bytes().split(b"\n")
+    rows = {}
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            if number == len(lines):  # no line end after it
+                break
+            raise DataError(f"{output} line {number}: not JSON; choose another file.") from None
+        if not isinstance(row, dict) or not {"id", "cascade", "error"} <= row.keys():
+            raise DataError(
+                f"{output} line {number}: no answer of a cascade; choose another output."
+            )
+        if row["cascade"] != name:
+            raise OutputError(
+                f"{output} holds answers of {row['cascade']}; choose another output for {name}."
+            )
+        rows[row["id"]] = row
+    return rows

@@ -1,0 +1,153 @@
+"""Thresholds that keep a promise of quality: "at most epsilon worse than the last stage".
+
+Learn then test (Angelopoulos et al. 2021): which thresholds are tried, and in which order, is fixed
+on the fit split; each is then tested on the calibrate split, and the first that is not proven ends
+the walk. The unit is the mean of a group, since answers about one meeting are not independent.
+"""
+
+import math
+
+import numpy as np
+
+from featherweight.cascade.calibration import Calibration, calibrated, check_source
+from featherweight.cascade.guarantee import betting_p, groups_needed, smallest_epsilon
+from featherweight.cascade.path import along, check_scores, path
+from featherweight.cascade.sample import Cost, Sample
+from featherweight.cascade.types import Floats, Threshold
+from featherweight.errors import CascadeError
+
+TOGETHER = 16  # thresholds whose tests are worked out at once
+
+
+def for_quality(
+    fit: Sample,
+    calibrate: Sample,
+    epsilon: float,
+    delta: float,
+    seed: int = 0,
+    cost: Cost = "seconds",
+) -> Calibration:
+    """Thresholds under which quality drops by at most `epsilon`, with confidence 1 - `delta`.
+
+    `epsilon` is in the metric's units. The drop is the last stage's quality less the cascade's,
+    signed, so wins offset losses; its mean over a group's rows is one observation, and the promise
+    is about the mean of such means over groups like those in `calibrate`. `cost` orders the
+    thresholds where there are more than two stages. The thresholds returned are the last on the
+    path that were proven.
+
+    Raises `CascadeError` where nothing can be proven, with what could be: never a rule that always
+    defers; and for what `check_source` and `check_scores` refuse.
+    """
+    check_target(fit, calibrate, epsilon, delta)
+    steps = path(fit, fit.cost(cost))
+    before, losses = group_losses(fit, steps), group_losses(calibrate, steps)
+    order = np.random.default_rng(seed).permutation(len(losses))
+    p = proven(losses[order], before, epsilon / calibrate.span, delta)
+    if p[0] > delta:
+        raise _infeasible(losses[order], before, p[0], calibrate, epsilon, delta)
+    count = int((p <= delta).sum())
+    promise = {
+        "kind": "quality",
+        "epsilon": epsilon,
+        "delta": delta,
+        "p": [float(value) for value in p],
+        "proven": count,
+        "tried": len(steps),
+        "unit": "the mean of a group",
+        "fit_groups": len(before),
+    }
+    thresholds = [Threshold(float(value), 0.0, seed) for value in steps[count - 1]]
+    return calibrated(calibrate, thresholds, promise, seed)
+
+
+def proven(losses: Floats, before: Floats, epsilon: float, delta: float) -> Floats:
+    """p-values along a path, up to the first above `delta`: [k] of the [G, steps] losses' columns.
+
+    `losses` and `epsilon` are in units of the metric's range, so losses lie in [-1, 1]; `before`
+    [g, steps] are those of the fit split.
+    """
+    m = (1 + epsilon) / 2
+    found: list[Floats] = []
+    for start in range(0, losses.shape[1], TOGETHER):
+        part = slice(start, start + TOGETHER)
+        p = betting_p((1 + losses[:, part]) / 2, m, (1 + before[:, part]) / 2)
+        failed = np.flatnonzero(p > delta)
+        if len(failed):
+            found.append(p[: failed[0] + 1])
+            break
+        found.append(p)
+    return np.concatenate(found)
+
+
+def group_losses(sample: Sample, steps: Floats) -> Floats:
+    """Mean loss of each group at each step, in units of the metric's range: [G, steps]."""
+    chosen = along(sample.scores, steps)
+    lost = np.take_along_axis(sample.loss, chosen, axis=1) / sample.span
+    return np.clip(sample.group_means(lost), -1, 1)
+
+
+def check_target(
+    fit: Sample, calibrate: Sample, epsilon: float, delta: float, groups: int | None = None
+) -> None:
+    """Raise `CascadeError` for what so many `groups` (those there are) cannot promise."""
+    metric, span = calibrate.log.metric, calibrate.span
+    if not 0 < delta < 1:
+        raise CascadeError(f"a delta of {delta:g} is no risk; give one between 0 and 1, as 0.05.")
+    if not 0 < epsilon < span:
+        raise CascadeError(
+            f"an epsilon of {epsilon:g} is no drop in {metric.name}; give one between 0 and "
+            f"{span:g}."
+        )
+    if (fit.log.metric, fit.log.models) != (metric, calibrate.log.models):
+        raise CascadeError(
+            f"the fit rows measure {_named(fit)} and the calibrate rows {_named(calibrate)}; use "
+            "logs of one metric and the same models."
+        )
+    shared = set(fit.groups) & set(calibrate.groups)
+    if shared:
+        raise CascadeError(
+            f"the group {min(shared)!r} is in the fit and in the calibrate rows; keep them apart."
+        )
+    for one, split in ((fit, "fit"), (calibrate, "calibrate")):
+        check_source(one)
+        check_scores(one, split)
+    groups = groups or len(calibrate.sizes)
+    least = smallest_epsilon(groups, delta, span)
+    if epsilon < least:
+        raise CascadeError(
+            f"{groups} groups support a drop of {least:.3g} {metric.name} at the least with "
+            f"{1 - delta:.4g} confidence, even if nothing is lost; one of {epsilon:g} needs "
+            f"{groups_needed(epsilon, delta, span)} groups: log more or raise epsilon."
+        )
+
+
+def _named(sample: Sample) -> str:
+    metric = sample.log.metric
+    return f"{metric.name} ({metric.low:g} to {metric.high:g}) of {', '.join(sample.log.models)}"
+
+
+def _infeasible(
+    losses: Floats, before: Floats, p: float, sample: Sample, epsilon: float, delta: float
+) -> CascadeError:
+    """Says what the first threshold, the one that trusts least, could have proven."""
+    groups, span, name = len(losses), sample.span, sample.log.metric.name
+    least = smallest_epsilon(groups, delta, span)
+    wanted = np.linspace(epsilon, span, 400, endpoint=False)[1:]
+    first = (value for value in wanted if _first_p(losses, before, value / span) <= delta)
+    best = next(first, None)
+    feasible = "no drop is" if best is None else f"a drop of {best:.3g} would be"
+    drop = float(losses[:, 0].mean()) * span
+    if drop >= epsilon:
+        more = f"it loses {drop:.3g} on them, so more groups will not do"
+    else:
+        needed = math.ceil(groups * math.log(delta) / math.log(p)) if p < 1 else None
+        more = "far more groups are needed" if needed is None else f"about {needed} are needed"
+    return CascadeError(
+        f"a drop of at most {epsilon:g} {name} is not proven for even the threshold that trusts "
+        f"least: {groups} groups support {least:.3g} at best, on these {feasible} proven, and "
+        f"{more}; raise epsilon and calibrate on fresh groups, or log more."
+    )
+
+
+def _first_p(losses: Floats, before: Floats, epsilon: float) -> float:
+    return float(proven(losses[:, :1], before[:, :1], epsilon, 1.0)[0])

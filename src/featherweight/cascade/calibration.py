@@ -1,0 +1,87 @@
+"""What calibrating gives: thresholds, what is promised, and what they did on the rows used."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from featherweight.cascade.sample import Sample, answering, keys
+from featherweight.cascade.types import Threshold
+from featherweight.errors import CascadeError
+from featherweight.evaluate.statistics import Estimate, estimates
+
+
+@dataclass(frozen=True, slots=True)
+class Realised:
+    """What thresholds did on a sample, means over rows with cluster-bootstrap intervals.
+
+    `deferral` has the share of all questions that each stage but the last passed on. `drop` is the
+    last stage's quality less the cascade's, over rows; `drop_of_groups` the mean of group means,
+    which is what a promise of quality is about.
+    """
+
+    deferral: tuple[Estimate, ...]
+    quality: Estimate
+    quality_first: Estimate
+    quality_last: Estimate
+    drop: Estimate
+    drop_of_groups: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """One threshold for every stage but the last, and what it stands for.
+
+    `promise` is plain data: `kind` ("quality", "budget", "cost"), its figures, `n` rows and
+    `groups` that it rests on, `seed`, the metric's name, the log's hash.
+    """
+
+    thresholds: tuple[Threshold, ...]
+    promise: dict[str, Any]
+    realised: Realised
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "thresholds": [asdict(threshold) for threshold in self.thresholds],
+            "promise": self.promise,
+            "realised": asdict(self.realised),
+        }
+
+
+def calibrated(
+    sample: Sample, thresholds: Sequence[Threshold], promise: dict[str, Any], seed: int
+) -> Calibration:
+    """A `Calibration` on `sample`, its promise completed."""
+    promise = promise | {
+        "metric": sample.log.metric.name,
+        "n": len(sample.scores),
+        "groups": len(sample.sizes),
+        "seed": seed,
+        "log": sample.log.sha256,
+    }
+    return Calibration(tuple(thresholds), promise, realised(sample, thresholds))
+
+
+def realised(sample: Sample, thresholds: Sequence[Threshold]) -> Realised:
+    """What `thresholds` do on `sample`."""
+    chosen, passed = answering(sample.scores, thresholds, keys(sample.log))
+    quality = sample.quality[np.arange(len(chosen)), chosen]
+    first, last = sample.quality[:, 0], sample.quality[:, -1]
+    drop = last - quality
+    *deferral, of_all, of_first, of_last, of_drop = estimates(
+        np.column_stack([passed, quality, first, last, drop]), sample.groups
+    )
+    means = sample.group_means(drop[:, None])
+    (of_groups,) = estimates(means, range(len(means)))
+    return Realised(tuple(deferral), of_all, of_first, of_last, of_drop, of_groups)
+
+
+def check_source(sample: Sample) -> None:
+    """Raise `CascadeError` for rows that no promise may rest on."""
+    if sample.log.extra.get("online", False) is not False:
+        raise CascadeError(
+            "the log comes from online learning, whose stages changed while it was written, so no "
+            "promise can rest on it; log the finished cascade with `featherweight cascade log`."
+        )

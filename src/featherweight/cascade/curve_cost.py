@@ -1,0 +1,175 @@
+"""Quality against cost: what a given cost buys, what a given quality costs, and N stages."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from featherweight.cascade.curve import check_two
+from featherweight.cascade.draws import (
+    RESAMPLES,
+    Figure,
+    cumulative,
+    figure,
+    order,
+    signature,
+    weights,
+)
+from featherweight.cascade.path import along
+from featherweight.cascade.sample import Cost, Sample
+from featherweight.cascade.types import Floats
+from featherweight.errors import CascadeError
+from featherweight.evaluate.statistics import bootstrap_means
+
+Axis = Cost | Literal["deferral"]
+"""A cost, or the share of questions deferred."""
+
+
+def quality_at_cost(
+    sample: Sample, axis: Axis, cost: float, resamples: int = RESAMPLES, seed: int = 0
+) -> Figure:
+    """Quality where a question costs `cost` on average, on the curve of two stages.
+
+    A draw in which the small model alone costs more, or the large one less, counts that end of the
+    curve. Raises `CascadeError` where the sample itself is such a case.
+    """
+    line = _Line(sample, axis)
+    paid, quality = line.points(np.ones((1, len(sample.sizes))))
+    if not paid[0, 0] <= cost <= paid[0, -1]:
+        raise CascadeError(
+            f"the mean {axis} of a question lie between {paid[0, 0]:.4g} (small model alone) and "
+            f"{paid[0, -1]:.4g} (all deferred), so {cost:.4g} is not on the curve; choose a value "
+            "between."
+        )
+
+    def read(paid: Floats, quality: Floats) -> Floats:
+        return np.array([np.interp(cost, x, y) for x, y in zip(paid, quality, strict=True)])
+
+    draws = [read(*line.points(times)) for times in weights(sample, resamples, seed)]
+    rows = signature(sample, resamples, seed)
+    return figure(float(read(paid, quality)[0]), np.concatenate(draws), rows)
+
+
+def cost_at_quality(
+    sample: Sample, axis: Axis, quality: float, resamples: int = RESAMPLES, seed: int = 0
+) -> Figure:
+    """The least mean cost of a question at which the curve of two stages reaches `quality`.
+
+    Infinite in draws that do not reach it. Raises `CascadeError` where the sample itself does not.
+    """
+    line = _Line(sample, axis)
+
+    def read(paid: Floats, reached: Floats) -> Floats:
+        enough = reached >= quality - 1e-9
+        at = enough.argmax(axis=1)[:, None]
+        before = np.maximum(at - 1, 0)
+        (x0, x1), (y0, y1) = (
+            [np.take_along_axis(table, i, axis=1)[:, 0] for i in (before, at)]
+            for table in (paid, reached)
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            part = np.where(y1 > y0, (quality - y0) / (y1 - y0), 0.0)
+        cost = np.where(at[:, 0] == 0, x1, x0 + np.clip(part, 0, 1) * (x1 - x0))
+        return np.where(enough.any(axis=1), cost, np.inf)
+
+    paid, reached = line.points(np.ones((1, len(sample.sizes))))
+    value = float(read(paid, reached)[0])
+    if value == np.inf:
+        raise CascadeError(
+            f"the curve never reaches {quality:.4g} {sample.log.metric.name}, its best is "
+            f"{reached.max():.4g}; choose less."
+        )
+    draws = [read(*line.points(times)) for times in weights(sample, resamples, seed)]
+    return figure(value, np.concatenate(draws), signature(sample, resamples, seed))
+
+
+class _Line:
+    """Mean cost and quality along the curve of two stages, in many draws."""
+
+    def __init__(self, sample: Sample, axis: Axis) -> None:
+        check_two(sample)
+        if axis == "deferral":
+            paid = np.tile([0.0, 1.0], (len(sample.scores), 1))
+        else:
+            paid = sample.cost(axis)
+        self.order = order(sample, sample.scores[:, 0])
+        first = np.column_stack([np.ones(len(paid)), paid[:, 0], sample.quality[:, 0]])
+        self.sums = np.zeros((len(sample.sizes), 3))
+        np.add.at(self.sums, sample.index, first)
+        self.extra = paid[self.order.rows, 1], sample.loss[self.order.rows, 0]
+
+    def points(self, times: Floats) -> tuple[Floats, Floats]:
+        """Of each draw [b, G]: mean cost and mean quality at 0, 1, 2 ... runs deferred."""
+        number, *starts = (times @ self.sums).T
+        mass = self.order.weights(times)
+        cost, quality = (
+            (cumulative(self.order.runs(mass * values)) + start[:, None]) / number[:, None]
+            for values, start in zip(self.extra, starts, strict=True)
+        )
+        return cost, quality
+
+
+@dataclass(frozen=True)
+class PathCurve:
+    """Quality and mean cost along a path of thresholds, dearest first, for any number of stages.
+
+    The first point passes everything on. `answered` [k, stages] are the shares that each stage
+    answers, `cost_last` what the last stage costs without those before. `audc` is the mean quality
+    over costs between the cheapest and the dearest point, `audc_random` that of the straight line
+    between these two.
+    """
+
+    models: tuple[str, ...]
+    metric: str
+    axis: Cost
+    thresholds: Floats
+    answered: Floats
+    cost: Floats
+    cost_last: float
+    quality: Floats
+    low: Floats
+    high: Floats
+    audc: Figure
+    audc_random: Figure
+
+
+def path_curve(
+    sample: Sample, steps: Floats, kind: Cost, resamples: int = RESAMPLES, seed: int = 0
+) -> PathCurve:
+    """The curve of `sample` along `steps` [k, stages - 1], made by `path` on the fit split."""
+    stages = sample.scores.shape[1]
+    thresholds = np.concatenate([np.full((1, stages), np.inf), steps])
+    chosen = along(sample.scores, thresholds)
+    cost = sample.cost(kind)
+    paid = np.take_along_axis(np.cumsum(cost, axis=1), chosen, axis=1)
+    quality = np.take_along_axis(sample.quality, chosen, axis=1)
+    table = np.hstack([paid, quality])
+    draws = bootstrap_means(table, sample.groups, resamples, seed)
+    low, high = np.percentile(draws[:, len(thresholds) :], [2.5, 97.5], axis=0)
+    rows = signature(sample, resamples, seed)
+    point = table.mean(axis=0)[None]
+    (value,), (chance,) = _under(point)
+    over, by_chance = _under(draws)
+    return PathCurve(
+        models=sample.log.models,
+        metric=sample.log.metric.name,
+        axis=kind,
+        thresholds=thresholds,
+        answered=np.stack([(chosen == stage).mean(axis=0) for stage in range(stages + 1)], axis=1),
+        cost=point[0, : len(thresholds)],
+        cost_last=float(cost[:, -1].mean()),
+        quality=point[0, len(thresholds) :],
+        low=low,
+        high=high,
+        audc=figure(value, over, rows),
+        audc_random=figure(chance, by_chance, rows),
+    )
+
+
+def _under(means: Floats) -> tuple[Floats, Floats]:
+    """Mean quality over cost, of the path and of the line between its ends; means [b, 2k]: [b]."""
+    cost, quality = np.hsplit(means, 2)
+    width = cost[:, 0] - cost[:, -1]
+    area = -(np.diff(cost, axis=1) * (quality[:, 1:] + quality[:, :-1])).sum(axis=1) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(area / width), (quality[:, 0] + quality[:, -1]) / 2

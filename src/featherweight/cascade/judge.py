@@ -1,0 +1,151 @@
+"""How well scores tell when to defer: their curves, areas and calibration, side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from featherweight.cascade.curve import Curve, curve
+from featherweight.cascade.curve_cost import (
+    Axis,
+    PathCurve,
+    cost_at_quality,
+    path_curve,
+    quality_at_cost,
+)
+from featherweight.cascade.draws import Figure, difference
+from featherweight.cascade.make import chosen, scored
+from featherweight.cascade.path import path
+from featherweight.cascade.reliability import auroc, binned, ece
+from featherweight.cascade.sample import Cost, Sample
+from featherweight.cascade.scores import Score
+from featherweight.cascade.types import Floats, Log, Split
+from featherweight.errors import CascadeError
+from featherweight.evaluate.statistics import Estimate
+
+COSTS: tuple[Cost, ...] = ("seconds", "flops", "usd")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Scores by name, on the same `n` rows of `groups` groups.
+
+    `figures` are areas, s_d, AUROC, ECE and what was asked for, by score; `against` are the
+    differences of each score's area from the first one's.
+    """
+
+    curves: dict[str, Curve | PathCurve]
+    figures: dict[str, dict[str, Figure]]
+    against: dict[str, Estimate]
+    n: int
+    groups: int
+    metric: str
+    models: tuple[str, ...]
+    axis: Axis
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; a bound that is infinite (a target not reached) or not defined is null."""
+        return {
+            "n": self.n,
+            "groups": self.groups,
+            "metric": self.metric,
+            "models": list(self.models),
+            "scores": {
+                name: {
+                    key: {"value": _finite(one.value), "ci95": list(map(_finite, one.ci95))}
+                    for key, one in figures.items()
+                }
+                for name, figures in self.figures.items()
+            },
+            "against_first": {
+                name: {"diff": one.mean, "ci95": list(map(_finite, one.ci95))}
+                for name, one in self.against.items()
+            },
+        }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def judged(
+    log: Log,
+    names: Sequence[str],
+    part: Split = "test",
+    axis: Axis = "deferral",
+    at: float | None = None,
+    reaching: float | None = None,
+    seed: int = 0,
+) -> Judged:
+    """Judge the scores `names` (see `make.chosen`) on the rows of `part`.
+
+    Learned scores, and the bins of confidences, come from the fit split. `at` asks for the quality
+    at that mean cost, `reaching` for the cost at which that quality is reached. Raises
+    `CascadeError` for a score named twice, and where curves cannot be made.
+    """
+    if len(set(names)) < len(names):
+        raise CascadeError("a score is named twice; name each once.")
+    rows = log.part(part)
+    if not rows.rows:
+        raise CascadeError(
+            f"the log has no rows in the split {part!r}; choose another with --part."
+        )
+    curves: dict[str, Curve | PathCurve] = {}
+    figures: dict[str, dict[str, Figure]] = {}
+    for name in names:
+        scores = chosen(log, [name], seed)
+        sample = scored(rows, scores)
+        if len(log.models) > 2:
+            if axis == "deferral":
+                raise CascadeError(
+                    f"{len(log.models)} stages have no one share that is passed on; draw quality "
+                    "over a cost with --axis."
+                )
+            fit = scored(log.part("fit"), scores)
+            one: Curve | PathCurve = path_curve(sample, path(fit, fit.cost(axis)), axis, seed=seed)
+            figures[name] = {"audc": one.audc, "audc_random": one.audc_random}
+        else:
+            one = curve(sample, _known(sample), seed=seed)
+            figures[name] = _figures(one, sample, log, scores[0], seed)
+            if at is not None:
+                figures[name]["quality_at"] = quality_at_cost(sample, axis, at, seed=seed)
+            if reaching is not None:
+                figures[name]["cost_at"] = cost_at_quality(sample, axis, reaching, seed=seed)
+        curves[name] = one
+    first = names[0]
+    key = "s_d" if "s_d" in figures[first] else "audc"
+    against = {name: difference(figures[name][key], figures[first][key]) for name in names[1:]}
+    groups = len(set(rows.groups()))
+    of = (len(rows.rows), groups, log.metric.name, log.models, axis)
+    return Judged(curves, figures, against, *of)
+
+
+def _known(sample: Sample) -> list[Cost]:
+    """The costs that every answer has."""
+    answers = [answer for row in sample.log.rows for answer in row.stages]
+    return [kind for kind in COSTS if all(getattr(a, kind) is not None for a in answers)]
+
+
+def _figures(one: Curve, sample: Sample, log: Log, score: Any, seed: int) -> dict[str, Figure]:
+    found = {
+        "small": one.small,
+        "large": one.large,
+        "audc": one.audc,
+        "audc_random": one.audc_random,
+        "audc_oracle": one.audc_oracle,
+        "s_d": one.s_d,
+        "auroc": auroc(sample, seed=seed),
+    }
+    confidence = _confidence(sample, log, score)
+    if confidence is not None:
+        found["ece"] = ece(sample, confidence, seed=seed).error
+    return found
+
+
+def _confidence(sample: Sample, log: Log, score: Any) -> Floats | None:
+    """In [0, 1]: of the mean log-probability its exponential, else by bins of the fit split."""
+    if isinstance(score, Score) and score.name == "mean":
+        return np.exp(sample.scores[:, 0])
+    fit = log.part("fit")
+    return binned(scored(fit, [score]), sample) if fit.rows else None

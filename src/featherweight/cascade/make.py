@@ -1,0 +1,195 @@
+"""From logs to a rule: read them, score their answers, put together what is known."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from featherweight.cascade.budget import for_budget, for_cost
+from featherweight.cascade.calibrate import for_quality
+from featherweight.cascade.calibration import Calibration
+from featherweight.cascade.curve import curve
+from featherweight.cascade.fit import Kind, fit_rule
+from featherweight.cascade.learned import Learned, Target
+from featherweight.cascade.log import read_log
+from featherweight.cascade.rule import Decoding, DeferralRule, StageRule, alternatives
+from featherweight.cascade.sample import Cost, Sample, sample
+from featherweight.cascade.scores import Score, score_answers
+from featherweight.cascade.types import Log
+from featherweight.engines.load import Kind as EngineKind
+from featherweight.errors import CascadeError
+
+LEARNED: Mapping[str, tuple[Kind, Target]] = {
+    "boosting": ("boosting", "gain"),
+    "linear": ("linear", "gain"),
+    "boosting-right": ("boosting", "right"),
+    "linear-right": ("linear", "right"),
+}
+"""Rules that are learned on the fit split; `right` is the control that looks at one model only."""
+
+
+def read_logs(paths: Sequence[Path]) -> Log:
+    """One log of several files about the same stages; raises `CascadeError` where they differ."""
+    logs = [read_log(path) for path in paths]
+    first = logs[0]
+    seen: dict[str, Path] = {}
+    for path, log in zip(paths, logs, strict=True):
+        if (log.metric, log.models, _stages(log)) != (first.metric, first.models, _stages(first)):
+            raise CascadeError(
+                f"{path} and {paths[0]} are not about the same stages and metric; join logs of "
+                "one cascade only."
+            )
+        for row in log.rows:
+            if row.id in seen:
+                raise CascadeError(
+                    f"the question {row.id!r} is in {path} and in {seen[row.id]}; name each log "
+                    "once."
+                )
+            seen[row.id] = path
+    splits: dict[str, str] = {}
+    for log in logs:
+        for row in log.rows:
+            if splits.setdefault(row.group, row.split) != row.split:
+                raise CascadeError(
+                    f"the group {row.group!r} is in two splits, {splits[row.group]!r} and "
+                    f"{row.split!r}, of these logs; put all of a group's rows into one."
+                )
+    digest = first.sha256 if len(logs) == 1 else sha256_of([log.sha256 for log in logs])
+    online = any(log.extra.get("online") for log in logs)
+    extra = {**first.extra, **({"online": True} if online else {})}
+    rows = tuple(row for log in logs for row in log.rows)
+    return Log(first.metric, first.models, rows, digest, extra)
+
+
+def sha256_of(digests: Sequence[str]) -> str:
+    """One hash for several files, whatever their order."""
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def _stages(log: Log) -> list[Any]:
+    """Of each stage what decides about its answers; what they cost may differ."""
+    about = log.extra.get("stages", [])
+    return [{k: v for k, v in stage.items() if k != "usd_basis"} for stage in about]
+
+
+def chosen(log: Log, names: Sequence[str], seed: int) -> list[Score | Learned]:
+    """A score for every stage but the last, by name: one for all, or one each.
+
+    Names are those of `Score.parse` and `LEARNED`. Raises `CascadeError` as they do.
+    """
+    number = len(log.models) - 1
+    if len(names) not in (1, number):
+        raise CascadeError(
+            f"{len(names)} scores for {number} stages that may pass on; give one, or one each."
+        )
+    wanted = list(names) * number if len(names) == 1 else list(names)
+    found: list[Score | Learned] = []
+    for stage, name in enumerate(wanted):
+        if name in LEARNED:
+            kind, target = LEARNED[name]
+            found.append(fit_rule(log.part("fit"), stage, kind, target, seed))
+        else:
+            found.append(Score.parse(name))
+    return found
+
+
+def scored(log: Log, scores: Sequence[Score | Learned]) -> Sample:
+    """The rows of `log` with the score of every answer but the last stage's."""
+    ids = [row.id for row in log.rows]
+    columns = [
+        score_answers(score, [row.stages[stage] for row in log.rows], ids)
+        for stage, score in enumerate(scores)
+    ]
+    return sample(log, np.column_stack(columns))
+
+
+def calibrate(
+    log: Log,
+    names: Sequence[str],
+    *,
+    quality: float | None = None,
+    delta: float = 0.05,
+    budget: Sequence[float] | None = None,
+    cost: tuple[Cost, float] | None = None,
+    seed: int = 0,
+) -> tuple[DeferralRule, Calibration]:
+    """The rule that keeps one target, `quality` (an epsilon), `budget` (shares) or a mean `cost`.
+
+    Learned scores and the order of testing come from the split fit, thresholds from calibrate.
+    Raises `CascadeError` where the target cannot be kept, and for what `made` refuses.
+    """
+    scores = chosen(log, names, seed)
+    rows = scored(log.part("calibrate"), scores)
+    if quality is not None:
+        fit = scored(log.part("fit"), scores)
+        found = for_quality(fit, rows, quality, delta, seed)
+    elif budget is not None:
+        found = for_budget(rows, budget if len(budget) > 1 else budget[0], seed)
+    elif cost is not None:
+        found = for_cost(scored(log.part("fit"), scores), rows, *cost, seed)
+    else:
+        raise ValueError("no target")
+    return made(log, scores, found, _points(rows)), found
+
+
+def _points(rows: Sample) -> list[dict[str, float]]:
+    """The deferral curve of two stages in steps of a tenth, as measured on `rows`."""
+    if len(rows.log.models) > 2 or (rows.loss[:, 0] == rows.loss[0, 0]).all():
+        return []
+    found = curve(rows, resamples=1000)
+    names = ("share", "quality", "low", "high", "random", "oracle")
+    return [{name: float(getattr(found, name)[at]) for name in names} for at in range(0, 101, 10)]
+
+
+def made(
+    log: Log,
+    scores: Sequence[Score | Learned],
+    calibration: Calibration,
+    points: Sequence[Mapping[str, float]] = (),
+) -> DeferralRule:
+    """The rule that `calibration` stands for.
+
+    Raises `CascadeError` where the log does not say who its stages are, or where a stage would
+    never be trusted: it costs and gives nothing.
+    """
+    about = log.extra.get("stages")
+    if not isinstance(about, list) or len(about) != len(log.models):
+        raise CascadeError(
+            "the log's header does not say which models its stages are, so no rule could be kept "
+            "to them; make the log with `featherweight cascade log`."
+        )
+    stages = []
+    for number, one in enumerate(about):
+        last = number == len(about) - 1
+        score = None if last else scores[number]
+        threshold = None if last else calibration.thresholds[number]
+        if threshold is not None and not np.isfinite(threshold.value):
+            raise CascadeError(
+                f"stage {number} ({log.models[number]}) would never be trusted under this target; "
+                "leave it out, choose another score, or ask for less."
+            )
+        stages.append(
+            StageRule(
+                model=one["model"],
+                engine=cast(EngineKind, one["engine"]),
+                identity=one["identity"],
+                template_sha256=one["template_sha256"],
+                max_tokens=one["max_tokens"],
+                decoding=Decoding(one["decoding"]["temperature"], tuple(one["decoding"]["stop"])),
+                top_logprobs=0 if score is None else alternatives(score),
+                score=score,
+                threshold=threshold,
+            )
+        )
+    promise = calibration.promise
+    return DeferralRule(
+        tuple(stages),
+        log.metric,
+        promise,
+        promise["n"],
+        promise["groups"],
+        log.sha256,
+        tuple(dict(point) for point in points),
+    )

@@ -1,0 +1,245 @@
+"""The rule of a cascade as a JSON file (docs/cascade-rule.md, docs/deferral-rule.schema.json).
+
+It holds numbers only, so reading one runs nobody's code; what does not belong in it is refused with
+its place.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from numbers import Real
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import orjson
+
+from featherweight.cascade.learned import Learned
+from featherweight.cascade.learned_json import Reader
+from featherweight.cascade.rule import Decoding, DeferralRule, StageRule, alternatives
+from featherweight.cascade.scores import Score
+from featherweight.cascade.types import Metric, Threshold
+from featherweight.engines.load import Kind
+from featherweight.errors import CascadeError
+from featherweight.files import write_atomic
+
+VERSION = 1
+PROMISES = ("budget", "quality", "cost")
+AGAIN = "make the rule again with `featherweight cascade calibrate`"
+
+
+def write_rule(path: Path, rule: DeferralRule) -> None:
+    """Write `rule` as JSON.
+
+    Raises `CascadeError` for a rule that `read_rule` would refuse, `OutputError` where the file
+    cannot be written.
+    """
+    data = rule_json(rule)
+    rule_from(data, str(path))  # before it is JSON, where NaN would have become null
+    option = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
+    write_atomic(path, orjson.dumps(data, option=option) + b"\n")
+
+
+def read_rule(path: Path) -> DeferralRule:
+    """The rule in a file; raises `CascadeError`, with the place, for anything that is not one."""
+    try:
+        data = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise CascadeError(f"cannot read {path}: {error.strerror or error}; {AGAIN}.") from None
+    except orjson.JSONDecodeError as error:
+        raise CascadeError(
+            f"{path} is not JSON ({error}), which knows no NaN and no infinity; {AGAIN}."
+        ) from None
+    return rule_from(data, str(path))
+
+
+def rule_json(rule: DeferralRule) -> dict[str, Any]:
+    """`rule` as plain JSON data."""
+    return {
+        "version": VERSION,
+        "stages": [_stage_json(stage) for stage in rule.stages],
+        "metric": {
+            "name": rule.metric.name,
+            "low": float(rule.metric.low),
+            "high": float(rule.metric.high),
+        },
+        "promise": dict(rule.promise),
+        "n": rule.n,
+        "groups": rule.groups,
+        "data_sha256": rule.data_sha256,
+        "curve": [dict(point) for point in rule.curve],
+    }
+
+
+def _stage_json(stage: StageRule) -> dict[str, Any]:
+    score, threshold = stage.score, stage.threshold
+    return {
+        "model": stage.model,
+        "engine": stage.engine,
+        "identity": dict(stage.identity),
+        "template_sha256": stage.template_sha256,
+        "decoding": {
+            "temperature": stage.decoding.temperature,
+            "stop": list(stage.decoding.stop),
+        },
+        "max_tokens": stage.max_tokens,
+        "top_logprobs": stage.top_logprobs,
+        "score": score.to_json() if isinstance(score, Learned) else score and str(score),
+        "threshold": threshold and asdict(threshold),
+    }
+
+
+# ---- reading
+
+
+def rule_from(data: object, where: str) -> DeferralRule:
+    """The rule in plain JSON data; `where` begins the place that an error names."""
+    top = Reader(data, where)
+    if top.data.get("version") != VERSION or top.data["version"] is True:
+        raise CascadeError(
+            f"{where}: its version is {top.data.get('version')!r}, but this program reads "
+            f"version {VERSION}; install the featherweight that wrote it, or {AGAIN}."
+        )
+    top.keys(*"version stages metric promise n groups data_sha256 curve".split())
+    parts = list(top.parts("stages"))
+    if len(parts) < 2:
+        raise top.wrong("stages", f"has {len(parts)}", "a cascade has two or more")
+    stages = tuple(_stage(part, last=part is parts[-1]) for part in parts)
+    for part, stage in zip(parts, stages, strict=True):
+        if stage.decoding != stages[0].decoding:
+            raise part.wrong(
+                "decoding", "differs from stage 0's", "one request goes to all, so make them equal"
+            )
+    promise = top.part("promise")
+    kind = promise.one_of("kind", PROMISES)
+    _plain(promise.data, promise.where)
+    if kind == "quality":
+        _within(promise, "epsilon", 0, math.inf)
+        _within(promise, "delta", 0, 1)
+    curve = tuple(point.data for point in top.parts("curve"))
+    _plain(list(curve), f"{where}.curve")
+    groups = _count(top, "groups", 1)
+    return DeferralRule(
+        stages,
+        _metric(top.part("metric")),
+        promise.data,
+        _count(top, "n", groups),
+        groups,
+        _hash(top, "data_sha256"),
+        curve,
+    )
+
+
+def _stage(part: Reader, last: bool) -> StageRule:
+    part.keys(
+        *"model engine identity template_sha256 decoding max_tokens top_logprobs".split(),
+        *("score", "threshold"),
+    )
+    engine = cast(Kind, part.one_of("engine", get_args(Kind)))
+    identity = part.part("identity")
+    _text(identity, "spec")
+    _plain(identity.data, identity.where)
+    if engine != "openai":  # a server tells no weights; all others are known by theirs
+        _hash(identity, "weights")
+    decoding = part.part("decoding")
+    decoding.keys("temperature", "stop")
+    score, threshold, template = (part.data[k] for k in ("score", "threshold", "template_sha256"))
+    found: Score | Learned | None = None
+    if last:
+        for name in ("score", "threshold"):
+            if part.data[name] is not None:
+                raise part.wrong(name, "is there", "the last stage passes nothing on, write null")
+    else:
+        for name in ("score", "threshold"):
+            if part.data[name] is None:
+                raise part.wrong(name, "is null", "only the last stage has none, so calibrate")
+        found = _score(part, score)
+    top_logprobs = _count(part, "top_logprobs", 0 if found is None else alternatives(found))
+    return StageRule(
+        model=_text(part, "model"),
+        engine=engine,
+        identity=identity.data,
+        template_sha256=None if template is None else _hash(part, "template_sha256"),
+        max_tokens=_count(part, "max_tokens", 1),
+        decoding=Decoding(_within(decoding, "temperature", 0, math.inf), _texts(decoding, "stop")),
+        top_logprobs=top_logprobs,
+        score=found,
+        threshold=None if threshold is None else _threshold(part.part("threshold")),
+    )
+
+
+def _score(part: Reader, data: object) -> Score | Learned:
+    if not isinstance(data, str):
+        return Learned.from_json(data, f"{part.where}.score")
+    try:
+        return Score.parse(data)
+    except CascadeError as error:
+        raise CascadeError(f"{part.where}.score: {error}") from None
+
+
+def _threshold(part: Reader) -> Threshold:
+    part.keys("value", "tie", "seed")
+    value = part.number("value")
+    return Threshold(value, _within(part, "tie", 0, 1), _count(part, "seed", 0))
+
+
+def _metric(part: Reader) -> Metric:
+    part.keys("name", "low", "high")
+    low, high = part.number("low"), part.number("high")
+    if not low < high:
+        raise part.wrong(
+            "high", f"is {high:g}, not above low ({low:g})", "write the metric's range"
+        )
+    return Metric(_text(part, "name"), low, high)
+
+
+def _text(part: Reader, name: str) -> str:
+    value = part.data.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise part.wrong(name, "is no text", "write it")
+    return value
+
+
+def _texts(part: Reader, name: str) -> tuple[str, ...]:
+    value = part.data[name]
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise part.wrong(name, "is no list of texts", 'write ["one"] or []')
+    return tuple(value)
+
+
+def _count(part: Reader, name: str, least: int) -> int:
+    value = part.data[name]
+    if type(value) is not int or value < least:
+        raise part.wrong(name, f"is {value!r}", f"write a whole number from {least}")
+    return value
+
+
+def _within(part: Reader, name: str, low: float, high: float) -> float:
+    if name not in part.data:
+        raise part.wrong(name, "is missing", "write it")
+    value = part.number(name)
+    if not low <= value <= high:
+        raise part.wrong(name, f"is {value:g}", f"write a number from {low:g} to {high:g}")
+    return value
+
+
+def _hash(part: Reader, name: str) -> str:
+    value = part.data.get(name)
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        raise part.wrong(name, "is no sha256", "write its 64 hexadecimal digits")
+    return value
+
+
+def _plain(value: object, where: str) -> None:
+    """Raise `CascadeError` unless `value` is JSON data without NaN and infinity."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _plain(item, f"{where}.{name}")
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            _plain(item, f"{where}[{number}]")
+    elif isinstance(value, Real):
+        if not math.isfinite(value):
+            raise CascadeError(f"{where} is {value}, not a finite number; {AGAIN}.")
+    elif value is not None and not isinstance(value, str):
+        raise CascadeError(f"{where} is of type {type(value).__name__}; write plain numbers.")

@@ -1,0 +1,125 @@
+"""A file of questions in, a file of answers out, also when stopped on the way."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from scripted import said
+
+from featherweight.cascade.batch import answer_file, read_questions
+from featherweight.cascade.trace import Attempt, Trace
+from featherweight.engines import Generation, Request
+from featherweight.engines.types import failed
+from featherweight.errors import DataError, OutputError
+
+QUESTIONS = {f"q{i}": f"question {i}" for i in range(6)}
+
+
+class Answers:
+    """Every third question goes to the large stage; some fail, or the whole stops."""
+
+    def __init__(self, fails: set[str] | None = None, stops_after: int | None = None) -> None:
+        self.asked: list[str] = []
+        self.fails, self.stops_after = fails or set(), stops_after
+
+    def __call__(self, requests: Iterable[Request]) -> Iterator[tuple[Generation, Trace]]:
+        for request in requests:
+            if self.stops_after is not None and len(self.asked) >= self.stops_after:
+                raise KeyboardInterrupt
+            prompt = str(request.prompt)
+            assert request.max_tokens == 9
+            self.asked.append(prompt)
+            if prompt in self.fails:
+                yield failed("c", "all stages failed"), Trace((), "all stages failed")
+                continue
+            small = Attempt(0, "small", "answered", 5, 3, 0.5, -0.1, -0.3)
+            if int(prompt[-1]) % 3 == 0:
+                passed = Attempt(0, "small", "deferred", 5, 3, 0.5, -0.9, -0.3, decided_at=2)
+                yield said("large says"), Trace((passed, Attempt(1, "large", "answered", 5, 7)))
+            else:
+                yield said("small says"), Trace((small,))
+
+
+def rows(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_answers_say_who_gave_them(tmp_path: Path) -> None:
+    output = tmp_path / "new" / "a.jsonl"
+    found = answer_file("c", Answers(), QUESTIONS, output, 9)
+    assert found == rows(output) and [row["id"] for row in found] == list(QUESTIONS)
+    assert [row["stage"] for row in found] == [1, 0, 0, 1, 0, 0]
+    assert found[0]["model"] == "large" and found[0]["text"] == "large says"
+    assert [a["outcome"] for a in found[0]["attempts"]] == ["deferred", "answered"]
+    assert found[0]["attempts"][0]["decided_at"] == 2 and found[1]["error"] is None
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_stopped_one_goes_on(tmp_path: Path, cut: bool) -> None:
+    output = tmp_path / "a.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        answer_file("c", Answers(stops_after=3), QUESTIONS, output, 9)
+    if cut:  # in the middle of a line
+        output.write_bytes(output.read_bytes()[:-20])
+    seen: list[tuple[int, int]] = []
+    again = Answers()
+    found = answer_file("c", again, QUESTIONS, output, 9, lambda *at: seen.append(at))
+    assert again.asked == [QUESTIONS[f"q{i}"] for i in range(2 if cut else 3, 6)]
+    assert found == rows(output) and [row["id"] for row in found] == list(QUESTIONS)
+    assert seen[0] == (6 - len(again.asked), 6) and seen[-1] == (6, 6)
+
+
+def test_what_failed_is_asked_again(tmp_path: Path) -> None:
+    output = tmp_path / "a.jsonl"
+    found = answer_file("c", Answers(fails={"question 1"}), QUESTIONS, output, 9)
+    assert [row["id"] for row in found if row["error"]] == ["q1"] and found[1]["stage"] is None
+    again = Answers()
+    found = answer_file("c", again, QUESTIONS, output, 9)
+    assert again.asked == ["question 1"] and not any(row["error"] for row in found)
+    assert sorted(row["id"] for row in rows(output)) == sorted(QUESTIONS)
+
+
+def test_another_cascades_file_is_left_alone(tmp_path: Path) -> None:
+    output = tmp_path / "a.jsonl"
+    answer_file("c", Answers(), QUESTIONS, output, 9)
+    before = output.read_bytes()
+    with pytest.raises(OutputError, match="holds answers of c; choose another output for d"):
+        answer_file("d", Answers(), QUESTIONS, output, 9)
+    for text, words in (('{"id": 1}\n', "no answer of a cascade"), ("x\ny\n", "line 1: not JSON")):
+        other = tmp_path / "b.jsonl"
+        other.write_text(text)
+        with pytest.raises(DataError, match=words):
+            answer_file("c", Answers(), QUESTIONS, other, 9)
+        assert other.read_text() == text
+    assert output.read_bytes() == before
+
+
+def test_questions(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    message = {"role": "user", "content": "b?"}
+    path.write_text(
+        '{"id": "a", "prompt": "a?"}\n'
+        + json.dumps({"id": 7, "prompt": [message]})
+        + '\n{"prompt": "third"}\n'
+    )
+    assert read_questions(path) == {"a": "a?", "7": [message], "3": "third"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no questions in it"),
+        ('{"id": "a"}', "line 1: it has no column 'prompt'"),
+        ('{"id": "a", "prompt": " "}', "line 1: 'prompt' is empty"),
+        ('{"prompt": []}', "line 1: 'prompt' is an empty list"),
+        ('{"prompt": [{"role": "robot", "content": "x"}]}', "line 1: a message of 'prompt'"),
+        ('{"prompt": ["x"]}', "line 1: a message of 'prompt' is text"),
+        ('{"id": "a", "prompt": "x"}\n{"id": "a", "prompt": "y"}', "line 2: the id 'a'"),
+    ],
+)
+def test_wrong_questions(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text(text)
+    with pytest.raises(DataError, match=words):
+        read_questions(path)

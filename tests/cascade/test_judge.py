@@ -1,0 +1,84 @@
+"""Scores side by side: each figure is its own module's, on the same rows."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cascade_logs import told
+
+from featherweight.cascade.curve import Curve, curve
+from featherweight.cascade.curve_cost import PathCurve, cost_at_quality, quality_at_cost
+from featherweight.cascade.judge import judged
+from featherweight.cascade.make import scored
+from featherweight.cascade.reliability import auroc, ece
+from featherweight.cascade.scores import Score
+from featherweight.errors import CascadeError
+
+LOG = told(360)
+SAMPLE = scored(LOG.part("test"), [Score.parse("mean")])
+
+
+def test_figures_are_those_of_the_curve() -> None:
+    found = judged(LOG, ["mean", "length", "linear"], at=0.3, reaching=55.0)
+    mine = found.figures["mean"]
+    one = found.curves["mean"]
+    assert isinstance(one, Curve) and set(one.cost) == {"seconds", "flops"}
+    whole = curve(SAMPLE)
+    for name in ("small", "large", "audc", "audc_random", "audc_oracle", "s_d"):
+        assert mine[name].value == getattr(whole, name).value
+        assert mine[name].ci95 == getattr(whole, name).ci95
+    assert mine["auroc"].value == auroc(SAMPLE).value
+    assert mine["ece"].value == ece(SAMPLE, np.exp(SAMPLE.scores[:, 0])).error.value
+    assert mine["quality_at"].value == quality_at_cost(SAMPLE, "deferral", 0.3).value
+    assert mine["cost_at"].value == cost_at_quality(SAMPLE, "deferral", 55.0).value
+    assert (found.n, found.metric) == (120, "accuracy") and found.groups == len(
+        set(LOG.part("test").groups())
+    )
+    gap = found.figures["length"]["s_d"].value - mine["s_d"].value
+    assert found.against["length"].mean == pytest.approx(gap)
+    assert found.against.keys() == {"length", "linear"}
+    low, high = found.against["length"].ci95
+    assert low < gap < high
+
+
+def test_json_has_no_infinity() -> None:
+    found = judged(LOG, ["mean"], reaching=float(SAMPLE.quality[:, 1].mean()))
+    text = json.dumps(found.to_json(), allow_nan=False)
+    cost = json.loads(text)["scores"]["mean"]["cost_at"]
+    assert cost["value"] > 0 and cost["ci95"][1] is None  # some draws never reach it
+
+
+def test_another_split() -> None:
+    assert judged(LOG, ["mean"], part="fit").n == 120
+    with pytest.raises(CascadeError, match=r"no rows in the split 'test'.*--part"):
+        judged(LOG.part("fit"), ["mean"])
+
+
+def test_without_a_fit_split_there_is_no_ece_of_what_must_be_binned() -> None:
+    found = judged(LOG.part("test"), ["mean", "sum"])
+    assert "ece" in found.figures["mean"] and "ece" not in found.figures["sum"]
+
+
+def test_three_stages_are_drawn_over_a_cost() -> None:
+    log = told(360, stages=3)
+    found = judged(log, ["mean", "min"], axis="seconds")
+    assert isinstance(found.curves["mean"], PathCurve) and "audc" in found.figures["min"]
+    assert found.against["min"].mean == pytest.approx(
+        found.figures["min"]["audc"].value - found.figures["mean"]["audc"].value
+    )
+    with pytest.raises(CascadeError, match="--axis"):
+        judged(log, ["mean"])
+
+
+def test_one_score_twice() -> None:
+    with pytest.raises(CascadeError, match="named twice"):
+        judged(LOG, ["mean", "mean"])
+
+
+def test_costs_that_are_not_known_are_left_out() -> None:
+    rows = tuple(
+        replace(row, stages=(replace(row.stages[0], flops=None), row.stages[1])) for row in LOG.rows
+    )
+    one = judged(replace(LOG, rows=rows), ["mean"]).curves["mean"]
+    assert isinstance(one, Curve) and set(one.cost) == {"seconds"}

@@ -1,0 +1,153 @@
+"""From logs to a rule that the cascade reads back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cascade_logs import told
+
+from featherweight.cascade.budget import for_budget
+from featherweight.cascade.calibrate import for_quality
+from featherweight.cascade.learned import Learned
+from featherweight.cascade.log import write_log
+from featherweight.cascade.make import LEARNED, calibrate, chosen, made, read_logs, scored
+from featherweight.cascade.rule_file import read_rule, write_rule
+from featherweight.cascade.scores import Score, score_answers
+from featherweight.errors import CascadeError
+
+LOG = told(600)
+
+
+def test_scores_are_of_each_stages_own_answers() -> None:
+    log = told(60, stages=3)
+    table = scored(log, [Score.parse("mean"), Score.parse("min")]).scores
+    for stage, name in enumerate(("mean", "min")):
+        own = score_answers(Score.parse(name), [row.stages[stage] for row in log.rows])
+        np.testing.assert_array_equal(table[:, stage], own)
+
+
+def test_learned_scores_come_from_the_fit_split_alone() -> None:
+    (rule,) = chosen(LOG, ["linear"], seed=0)
+    assert isinstance(rule, Learned) and rule.target == "gain"
+    (again,) = chosen(LOG.part("fit"), ["linear"], seed=0)
+    assert rule == again
+    (other,) = chosen(LOG, ["linear-right"], seed=0)
+    assert isinstance(other, Learned) and other.target == "right"
+    assert set(LEARNED) == {"boosting", "linear", "boosting-right", "linear-right"}
+
+
+def test_one_score_for_all_stages_or_one_each() -> None:
+    log = told(30, stages=3)
+    assert chosen(log, ["sum"], 0) == [Score.parse("sum")] * 2
+    assert chosen(log, ["sum", "min"], 0) == [Score.parse("sum"), Score.parse("min")]
+    with pytest.raises(CascadeError, match="3 scores for 2 stages"):
+        chosen(log, ["sum", "min", "mean"], 0)
+    with pytest.raises(CascadeError, match="median"):
+        chosen(log, ["median"], 0)
+
+
+@pytest.mark.parametrize("name", ["mean", "quantile:0.2", "linear"])
+def test_a_rule_written_and_read_decides_as_the_calibration(name: str, tmp_path: Path) -> None:
+    rule, found = calibrate(LOG, [name], budget=[0.3], seed=3)
+    write_rule(tmp_path / "rule.json", rule)
+    read = read_rule(tmp_path / "rule.json")
+    assert read == rule and read.promise["kind"] == "budget"
+    (kept,) = [stage.threshold for stage in read.stages if stage.threshold is not None]
+    score = read.stages[0].score
+    assert score is not None
+    rows = LOG.part("calibrate").rows
+    values = score_answers(score, [row.stages[0] for row in rows])
+    share = np.mean([kept.defers(v, row.id) for v, row in zip(values, rows, strict=True)])
+    assert share == pytest.approx(found.realised.deferral[0].mean) and 0.2 < share <= 0.3
+    assert (read.n, read.groups, read.data_sha256) == (200, found.promise["groups"], LOG.sha256)
+    assert [point["share"] for point in read.curve] == pytest.approx(np.linspace(0, 1, 11))
+    assert read.curve[0]["quality"] == pytest.approx(LOG.part("calibrate").quality()[:, 0].mean())
+
+
+def test_each_target_is_its_own_calibration() -> None:
+    scores = chosen(LOG, ["mean"], 0)
+    fit, kept = (scored(LOG.part(split), scores) for split in ("fit", "calibrate"))
+    _, found = calibrate(LOG, ["mean"], quality=25, delta=0.1, seed=1)
+    assert found.thresholds == for_quality(fit, kept, 25, 0.1, 1).thresholds
+    _, found = calibrate(LOG, ["mean"], budget=[0.4], seed=1)
+    assert found.thresholds == for_budget(kept, 0.4, 1).thresholds
+    _, found = calibrate(LOG, ["mean"], cost=("seconds", 4.0))
+    assert found.promise["kind"] == "cost" and found.promise["mean"] <= 4.0
+
+
+def test_three_stages(tmp_path: Path) -> None:
+    log = told(600, stages=3)
+    rule, found = calibrate(log, ["mean"], budget=[0.5, 0.2])
+    write_rule(tmp_path / "rule.json", rule)
+    assert len(read_rule(tmp_path / "rule.json").stages) == 3
+    assert len(found.thresholds) == 2 and rule.curve == ()
+
+
+def test_what_no_rule_can_be_made_of() -> None:
+    with pytest.raises(CascadeError, match="does not say which models its stages are"):
+        calibrate(told(300, about=False), ["mean"], budget=[0.3])
+    # a budget of everything: the small stage would be paid for nothing
+    with pytest.raises(CascadeError, match="would never be trusted"):
+        calibrate(LOG, ["mean"], budget=[1.0])
+    with pytest.raises(CascadeError, match="no rows in this split"):
+        calibrate(LOG.part("fit"), ["mean"], budget=[0.3])
+    online = replace(LOG, extra={**LOG.extra, "online": True})
+    with pytest.raises(CascadeError, match="online learning"):
+        calibrate(online, ["mean"], budget=[0.3])
+    with pytest.raises(ValueError, match="no target"):
+        calibrate(LOG, ["mean"])
+    scores = chosen(LOG, ["mean"], 0)
+    short = replace(LOG, extra={"stages": LOG.extra["stages"][:1]})
+    with pytest.raises(CascadeError, match="does not say"):
+        made(short, scores, for_budget(scored(LOG.part("calibrate"), scores), 0.3))
+
+
+# ---- several files
+
+
+def parts(folder: Path) -> list[Path]:
+    paths = []
+    for split in ("fit", "calibrate", "test"):
+        paths.append(folder / f"{split}.jsonl")
+        write_log(LOG.part(split), paths[-1])
+    return paths
+
+
+def test_logs_in_several_files_are_one(tmp_path: Path) -> None:
+    joined = read_logs(parts(tmp_path))
+    assert sorted(row.id for row in joined.rows) == sorted(row.id for row in LOG.rows)
+    assert joined.extra["stages"] == LOG.extra["stages"]
+    assert joined.sha256 == read_logs(parts(tmp_path)[::-1]).sha256 != ""
+    _, one = calibrate(LOG, ["mean"], budget=[0.3])
+    _, other = calibrate(joined, ["mean"], budget=[0.3])
+    assert one.thresholds == other.thresholds
+
+
+def test_logs_that_do_not_belong_together(tmp_path: Path) -> None:
+    paths = parts(tmp_path)
+    with pytest.raises(CascadeError, match=r"the question 'q0' is in .*fit.* name each log once"):
+        read_logs([paths[0], paths[0]])
+    other = tmp_path / "other.jsonl"
+    write_log(told(12, stages=3), other)
+    with pytest.raises(CascadeError, match="not about the same stages and metric"):
+        read_logs([paths[0], other])
+    facts = [{**stage, "max_tokens": 99} for stage in LOG.extra["stages"]]
+    write_log(replace(LOG.part("test"), extra={"stages": facts}), other)
+    with pytest.raises(CascadeError, match="not about the same stages and metric"):
+        read_logs([paths[0], other])
+    row = LOG.part("fit").rows[0]
+    moved = replace(LOG, rows=(replace(row, id="new", split="test"),))
+    write_log(moved, other)
+    with pytest.raises(CascadeError, match=f"the group {row.group!r} is in two splits"):
+        read_logs([paths[0], other])
+    dearer = [{**stage, "usd_basis": "$1 an hour"} for stage in LOG.extra["stages"]]
+    write_log(replace(LOG.part("test"), extra={"stages": dearer}), other)
+    assert len(read_logs([paths[0], other]).rows) == 400
+
+
+def test_a_log_made_online_stays_one(tmp_path: Path) -> None:
+    paths = parts(tmp_path)
+    write_log(replace(LOG.part("test"), extra={**LOG.extra, "online": True}), paths[2])
+    assert read_logs(paths).extra["online"] is True
+    assert "online" not in read_logs(paths[:2]).extra

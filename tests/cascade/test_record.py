@@ -1,0 +1,148 @@
+"""Logs made by real (tiny) models: who answered, how good it was, and what it cost."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_llama import TEXTS, save_tiny_llama
+
+from featherweight.cascade.answers import ALTERNATIVES
+from featherweight.cascade.log import read_log
+from featherweight.cascade.record import dealt, record
+from featherweight.engines import Request, load_engine
+from featherweight.errors import CascadeError
+from featherweight.evaluate.cost import flops
+from featherweight.evaluate.score import ROUGE, score
+from featherweight.tasks import Example, Task
+
+ASKED = tuple(
+    Example(f"q{i}", TEXTS[i % 3][: 20 + i], TEXTS[(i + 1) % 3], group=f"g{i % 4}")
+    for i in range(8)
+)
+TASK = Task("t", "summary", ASKED, max_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def specs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("models")
+    small = save_tiny_llama(folder / "small", num_hidden_layers=1)
+    return [f"hf:{small}", f"hf:{save_tiny_llama(folder / 'large')}"]
+
+
+@pytest.fixture(scope="module")
+def folder(specs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("logged") / "run"
+    record(TASK, specs, folder, usd_per_hour=3.6, top_logprobs=ALTERNATIVES)
+    return folder
+
+
+def test_what_is_logged_is_what_the_models_said(specs: list[str], folder: Path) -> None:
+    log = read_log(folder / "log.jsonl")
+    assert [row.id for row in log.rows] == [e.id for e in ASKED] and log.models == tuple(specs)
+    assert (log.metric.name, log.metric.low, log.metric.high) == ("rougeLsum", 0, 100)
+    for stage, spec in enumerate(specs):
+        engine = load_engine(spec)
+        wanted = [Request(e.prompt, max_tokens=12, top_logprobs=ALTERNATIVES) for e in ASKED]
+        for row, said in zip(log.rows, engine.generate(wanted), strict=True):
+            answer = row.stages[stage]
+            assert answer.text == said.text.strip()
+            assert answer.token_logprobs == pytest.approx(said.token_logprobs, abs=1e-5)
+            assert answer.margins is not None and answer.entropies is not None
+            assert len(answer.margins) == len(answer.entropies) == len(said.token_logprobs or ())
+            assert answer.ended == (said.finish_reason == "stop")
+            assert (answer.prompt_tokens, answer.completion_tokens) == (
+                said.prompt_tokens,
+                said.completion_tokens,
+            )
+            of = (engine.params, said.prompt_tokens, said.completion_tokens)
+            counted = flops(*of, engine.attention_width)  # type: ignore[arg-type]
+            assert counted is not None and answer.flops == pytest.approx(counted.total)
+            assert answer.usd == pytest.approx(answer.seconds * 3.6 / 3600)
+        engine.close()
+
+
+def test_quality_is_what_score_says(folder: Path) -> None:
+    log = read_log(folder / "log.jsonl")
+    for stage in (0, 1):
+        run = folder / f"stage-{stage}"
+        found = score([run / "predictions.jsonl"], run / "references.jsonl").to_json()
+        mean = found["metrics"]["rougeLsum"]["mean"]
+        assert log.quality()[:, stage].mean() == pytest.approx(mean, abs=1e-9)
+        assert len(set(log.quality()[:, stage])) > 1
+    assert "rougeLsum" in ROUGE
+
+
+def test_the_header_says_who_answered_and_how(specs: list[str], folder: Path) -> None:
+    header = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
+    assert header["task"] == "t" and len(header["stages"]) == 2
+    for about, spec in zip(header["stages"], specs, strict=True):
+        assert about["model"] == spec and len(about["identity"]["weights"]) == 64
+        assert about["max_tokens"] == 12 and about["top_logprobs"] == ALTERNATIVES
+        assert about["decoding"] == {"temperature": 0.0, "stop": []}
+        assert about["usd_basis"] == "$3.6 an hour x measured seconds"
+
+
+def test_a_stopped_one_goes_on(specs: list[str], folder: Path, tmp_path: Path) -> None:
+    first, second = specs
+    with pytest.raises(CascadeError, match="named twice"):
+        record(TASK, [first, first], tmp_path / "x")
+
+    def stop(spec: str) -> None:
+        if spec == second:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record(TASK, specs, tmp_path / "y", top_logprobs=ALTERNATIVES, progress=stop)
+    assert not (tmp_path / "y" / "log.jsonl").exists()
+    before = (tmp_path / "y" / "stage-0" / "predictions.jsonl").read_bytes()
+    log = record(TASK, specs, tmp_path / "y", top_logprobs=ALTERNATIVES)
+    assert (tmp_path / "y" / "stage-0" / "predictions.jsonl").read_bytes() == before
+    np.testing.assert_allclose(log.quality(), read_log(folder / "log.jsonl").quality())
+
+
+def test_splits_hold_whole_groups_and_follow_the_seed() -> None:
+    groups = [f"m{i // 3}" for i in range(60)]
+    found = dealt(groups, 0)
+    counts = {split: list(found.values()).count(split) for split in ("fit", "calibrate", "test")}
+    assert counts == {"fit": 5, "calibrate": 10, "test": 5}
+    assert dealt(groups[::-1], 0) == found != dealt(groups, 1)
+    assert sorted(dealt(["a", "b", "c"], 0).values()) == ["calibrate", "fit", "test"]
+    with pytest.raises(CascadeError, match=r"2 groups .* --part"):
+        dealt(["a", "b", "a"], 0)
+
+
+def test_one_split_for_all(specs: list[str], tmp_path: Path) -> None:
+    few = Task("t", "summary", ASKED[:2], max_tokens=4)
+    log = record(few, specs, tmp_path / "run", part="test", metric="rouge1")
+    assert {row.split for row in log.rows} == {"test"} and log.metric.name == "rouge1"
+    assert log.rows[0].stages[0].margins is None  # nobody asked for alternatives
+
+
+def test_a_failed_answer_is_in_the_log_with_its_reason(specs: list[str], tmp_path: Path) -> None:
+    long = Example("long", "easy to use " * 400, "x", group="g9")
+    log = record(Task("t", "summary", (*ASKED[:2], long), 4), specs, tmp_path / "r", part="fit")
+    (failed,) = [row for row in log.rows if row.id == "long"]
+    for answer in failed.stages:
+        assert answer.quality is None and answer.token_logprobs is None
+        assert "context holds 256" in (answer.error or "")
+    assert np.isnan(log.quality()).sum() == 2
+    again = read_log(tmp_path / "r" / "log.jsonl")
+    assert again.rows == log.rows
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "wanted"),
+    [
+        (Task("wikitext2", "text", ASKED), None, "lets a model write no answer"),
+        (Task("arc", "choice", ASKED), None, "add --how generation"),
+        (TASK, "accuracy", "choose rouge1, rouge2, rougeL, rougeLsum"),
+        (Task("t", "summary", (Example("q", "x"),), 4), None, "q has no target"),
+    ],
+)
+def test_what_cannot_be_logged(task: Task, metric: str | None, wanted: str, tmp_path: Path) -> None:
+    with pytest.raises(CascadeError, match=wanted):
+        record(task, ["hf:a", "hf:b"], tmp_path / "r", metric=metric)
+    with pytest.raises(CascadeError, match="two models or more"):
+        record(TASK, ["hf:a"], tmp_path / "r")
+    assert not (tmp_path / "r").exists()
