@@ -77,6 +77,9 @@ def eval(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens that an answer may have.")
     ] = None,
+    no_repeat: Annotated[
+        int, typer.Option(min=0, metavar="N", help="No N tokens twice in an answer; hf: only.")
+    ] = 0,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many; of QMSum whole meetings.")
     ] = None,
@@ -130,6 +133,7 @@ def eval(
                 usd_per_hour=usd_per_hour,
                 seed=seed,
                 progress=progress,
+                no_repeat=no_repeat,
                 identify=model_identity,
             )
     except FeatherweightError as error:

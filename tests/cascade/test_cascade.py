@@ -192,6 +192,7 @@ def test_another_decoding_is_refused() -> None:
     for request, message in (
         (Request("x"), r"the request's stop is \[\], but its rule was made for \['\\n', '\.'\]"),
         (Request("x", stop=("\n", "."), temperature=0.7), "temperature is 0.7.*made for 0.0; ask"),
+        (Request("x", stop=("\n", "."), no_repeat=3), "no_repeat is 3.*made for 0; ask"),
         (Request("x", stop=("\n", "."), max_tokens=0), "max_tokens is 0"),
         (Request("\ud800", stop=("\n", ".")), "lone surrogate"),
         (Request([], stop=("\n", ".")), "no messages"),

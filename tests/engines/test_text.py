@@ -36,6 +36,15 @@ def test_the_split_into_tokens_does_not_matter(text: str, cuts: list[int], stop:
         assert len(kept) >= len(shown.encode())
 
 
+def test_who_can_block_repetitions() -> None:
+    request = Request("x", no_repeat=3)
+    check_request("m", request, blocks=True)
+    with pytest.raises(EngineError, match=r"m: .*cannot block repetitions.* use an hf: model"):
+        check_request("m", request)
+    with pytest.raises(EngineError, match="no_repeat is -1"):
+        check_request("m", Request("x", no_repeat=-1), blocks=True)
+
+
 def test_tokens_cut_off_by_a_stop_string_are_not_kept() -> None:
     holder = TextHolder(["END"])
     shown = [holder.feed(piece) for piece in (b"one ", b"two E", b"N", b"D more")]

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,51 @@ def test_greedy_tokens_equal_generate(engine: TransformersEngine) -> None:
         )[0].tolist()
         expected = expected[1:] if engine._seq2seq else expected[len(ids) :]
         assert list(answer.token_ids or ()) == expected
+
+
+class OfTheAnswer(transformers.NoRepeatNGramLogitsProcessor):  # type: ignore[misc]
+    """transformers' own, which counts a decoder-only model's prompt too, without the prompt."""
+
+    def __init__(self, n: int, prompt: int) -> None:
+        super().__init__(n)
+        self._prompt = prompt
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = super().__call__(input_ids[:, self._prompt :], scores)
+        return found
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_an_answer_does_not_repeat_itself(engine: TransformersEngine, n: int) -> None:
+    texts = ("The team", "We decided to postpone the meeting", "a a a a")
+    free = [Request(text, max_tokens=60) for text in texts]
+    blocked = [replace(request, no_repeat=n) for request in free]
+    changed = 0
+    for plain, request, answer in zip(
+        engine.generate(free), blocked, engine.generate([*blocked, *MIXED]), strict=False
+    ):
+        ids = list(answer.token_ids or ())
+        grams = [tuple(ids[at : at + n]) for at in range(len(ids) - n + 1)]
+        assert len(set(grams)) == len(grams)
+        prompt = engine._prompts.encode(request.prompt).ids
+        given = 0 if engine._seq2seq else len(prompt)
+        expected = engine._model.raw.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=60,
+            do_sample=False,
+            logits_processor=transformers.LogitsProcessorList([OfTheAnswer(n, given)]),
+        )[0].tolist()
+        assert ids == (expected[1:] if engine._seq2seq else expected[given:])
+        assert close(answer.token_logprobs, oracle(engine, prompt, ids))  # the model's own
+        changed += ids != list(plain.token_ids or ())
+    assert changed
+
+
+def test_sampling_does_not_repeat_either(llama: TransformersEngine) -> None:
+    request = Request("The team", max_tokens=100, temperature=0.3, no_repeat=2)
+    for answer in llama.generate([replace(request, seed=seed) for seed in range(4)]):
+        ids = answer.token_ids or ()
+        assert len(set(pairwise(ids))) == len(ids) - 1
 
 
 SHAPE = {

@@ -108,6 +108,12 @@ def test_log_probabilities_are_kept(tmp_path: Path) -> None:
         assert json.loads(line)["top_logprobs"] == [[-0.125, -3.0], [-0.5, -1.0]]
 
 
+def test_requests_block_repetitions_where_asked(tmp_path: Path) -> None:
+    engine = ScriptedEngine(echo)
+    ran(summary(), engine, tmp_path, no_repeat=3)
+    assert engine.asked and all(request.no_repeat == 3 for request in engine.asked)
+
+
 def test_longest_first(tmp_path: Path) -> None:
     engine = ScriptedEngine(echo)
     ran(summary(), engine, tmp_path)

@@ -216,13 +216,14 @@ class Cascade:
         asked = Asked(request, self.rule.stages, self._names, self._name)
         decoding = self.rule.stages[0].decoding
         try:
-            check_request(self._name, request)
+            check_request(self._name, request, blocks=True)
         except EngineError as error:
             asked.refuse(str(error))
             return asked
         for what, given, known in (
             ("temperature", request.temperature, decoding.temperature),
             ("stop", sorted(request.stop), sorted(decoding.stop)),
+            ("no_repeat", request.no_repeat, 0),
         ):
             if given != known:
                 asked.refuse(

@@ -94,10 +94,15 @@ def _choose(rows: Sequence[Row], logits: torch.Tensor, vocabulary: Vocabulary) -
     """Pick the next token of every row from `logits` [B, V] and write it into the row."""
     logprobs = torch.log_softmax(logits, dim=-1)
     finite = torch.isfinite(logprobs.amax(dim=-1)).tolist()
-    tokens: list[int] = logprobs.argmax(dim=-1).tolist()
+    allowed = logprobs
+    if any(blocked := [repeats(row.ids, row.request.no_repeat) for row in rows]):
+        allowed = logprobs.clone()  # what is told stays the model's own
+        for i, ids in enumerate(blocked):
+            allowed[i, list(ids)] = -torch.inf
+    tokens: list[int] = allowed.argmax(dim=-1).tolist()
     for i, row in enumerate(rows):
         if row.request.temperature > 0 and finite[i]:
-            tokens[i] = _sample(logprobs[i], row.request.temperature, row.random.random())
+            tokens[i] = _sample(allowed[i], row.request.temperature, row.random.random())
     chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0]
     values = chosen.tolist()
     for i, row in enumerate(rows):
@@ -109,6 +114,16 @@ def _choose(rows: Sequence[Row], logits: torch.Tensor, vocabulary: Vocabulary) -
                 "too narrow for it, so try dtype fp32."
             )
     return tokens
+
+
+def repeats(ids: Sequence[int], n: int) -> set[int]:
+    """The tokens that would make the last `n` of `ids` and them an n-gram that stands in `ids`."""
+    if not n or len(ids) < n:
+        return set()
+    start = list(ids[len(ids) - n + 1 :])
+    return {
+        ids[at + n - 1] for at in range(len(ids) - n + 1) if list(ids[at : at + n - 1]) == start
+    }
 
 
 def _add(

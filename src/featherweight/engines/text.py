@@ -14,8 +14,11 @@ ZERO_WIDTH_SPACE = "\u200b"  # after a literal's first character: no control tok
 HALF = "a character in it is cut in half (a lone surrogate), repair the text first"
 
 
-def check_request(model: str, request: Request) -> None:
-    """Raise `EngineError` for a request that no engine can answer."""
+def check_request(model: str, request: Request, blocks: bool = False) -> None:
+    """Raise `EngineError` for a request that no engine can answer, or this one cannot.
+
+    `blocks` says that the engine can keep an answer from repeating itself (`no_repeat`).
+    """
     wrong = _prompt_problem(request.prompt)
     if request.max_tokens < 1:
         wrong = f"max_tokens is {request.max_tokens}, give at least 1"
@@ -23,6 +26,10 @@ def check_request(model: str, request: Request) -> None:
         wrong = f"temperature is {request.temperature}, give 0 (greedy) or more"
     elif request.top_logprobs < 0:
         wrong = f"top_logprobs is {request.top_logprobs}, give 0 or more"
+    elif request.no_repeat < 0:
+        wrong = f"no_repeat is {request.no_repeat}, give 0 or more"
+    elif request.no_repeat and not blocks:
+        wrong = "this engine cannot block repetitions (no_repeat), use an hf: model for that"
     elif isinstance(request.stop, str) or not all(request.stop):
         wrong = "stop must be a tuple of strings that are not empty"
     elif not all(map(_is_text, request.stop)):

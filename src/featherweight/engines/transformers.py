@@ -230,7 +230,7 @@ class TransformersEngine:
             )
 
     def _row(self, index: int, request: Request) -> Row:
-        check_request(self._name, request)
+        check_request(self._name, request, blocks=True)
         prompt = self._prompts.encode(request.prompt)
         if not prompt.ids:
             raise EngineError(f"{self._name}: the prompt is empty; give it at least one token.")

@@ -24,7 +24,12 @@ generation holds only what it added. Text in messages is never read as control t
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One generation to make. Temperature 0 is greedy decoding."""
+    """One generation to make. Temperature 0 is greedy decoding.
+
+    With `no_repeat` n above 0 no n tokens in a row are written twice in one answer, though the
+    prompt's may be (n-gram blocking, Paulus et al., arXiv 1705.04304): small models otherwise say
+    one sentence for ever. An engine that cannot do it refuses the request.
+    """
 
     prompt: Prompt
     max_tokens: int = 256
@@ -32,6 +37,7 @@ class Request:
     temperature: float = 0.0
     seed: int = 0
     top_logprobs: int = 0
+    no_repeat: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,11 +50,13 @@ def evaluate(
     progress: Progress | None = None,
     identify: Callable[[str], dict[str, Any]] = identity,
     top_logprobs: int = 0,
+    no_repeat: int = 0,
 ) -> Report:
     """Run `engine`, opened from `spec`, over `task` in `folder`; what is there already is kept.
 
     `identify` says what `spec` stands for, in words that tell two runs apart. Rows keep
-    `top_logprobs` alternatives' log-probabilities beside the tokens' own.
+    `top_logprobs` alternatives' log-probabilities beside the tokens' own. `no_repeat` is that of
+    the requests, which not every engine takes.
 
     Raises `OutputError` where another run holds the folder, or it holds another run, and
     `DataError` where nothing could be answered.
@@ -68,12 +70,13 @@ def evaluate(
         "prompts_sha256": prompts_sha256(task),
         "model": {**identify(spec), "dtype": getattr(engine, "dtype", None)},
         **({"top_logprobs": top_logprobs} if top_logprobs else {}),
+        **({"no_repeat": no_repeat} if no_repeat else {}),
     }
     with locked(folder):
         store = Store(folder, run)
         before = len(store.rows)
         try:
-            outcome = run_task(task, engine, store, progress, top_logprobs)
+            outcome = run_task(task, engine, store, progress, top_logprobs, no_repeat)
         finally:
             store.close()
         rows = list(outcome.rows.values())

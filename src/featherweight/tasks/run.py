@@ -8,7 +8,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -43,10 +43,12 @@ def run_task(
     store: Store,
     progress: Progress | None = None,
     top_logprobs: int = 0,
+    no_repeat: int = 0,
 ) -> Outcome:
     """Answer what `store` does not hold yet; generated rows keep their log-probabilities.
 
-    With `top_logprobs` also those of so many alternatives a token, largest first.
+    With `top_logprobs` also those of so many alternatives a token, largest first; `no_repeat` is
+    that of the requests.
     One example that fails does not stop the others; it is not stored, so the next run tries it
     again. Raises `EngineError` where the engine cannot do what the task needs at all.
     """
@@ -58,7 +60,8 @@ def run_task(
     done = len(items) - len(todo)
     if progress is not None:
         progress(done, len(items))
-    answers = _answers(task, todo, engine, top_logprobs)
+    asked = Request("", task.max_tokens, top_logprobs=top_logprobs, no_repeat=no_repeat)
+    answers = _answers(task, todo, engine, asked)
     last = time.perf_counter()
     for example, row in zip(todo, answers, strict=True):
         now = time.perf_counter()
@@ -125,22 +128,19 @@ def versions() -> dict[str, str]:
 
 
 def _answers(
-    task: Task, examples: Sequence[Example], engine: Engine, top_logprobs: int
+    task: Task, examples: Sequence[Example], engine: Engine, asked: Request
 ) -> Iterator[Row]:
     if task.kind == "text":
         return _texts(task, examples, engine)
     if task.kind == "choice" and not task.max_tokens:
         return _likelihoods(examples, engine)
-    return _generated(task, examples, engine, top_logprobs)
+    return _generated(task, examples, engine, asked)
 
 
 def _generated(
-    task: Task, examples: Sequence[Example], engine: Engine, top_logprobs: int
+    task: Task, examples: Sequence[Example], engine: Engine, asked: Request
 ) -> Iterator[Row]:
-    requests = (
-        Request(example.prompt, max_tokens=task.max_tokens, top_logprobs=top_logprobs)
-        for example in examples
-    )
+    requests = (replace(asked, prompt=example.prompt) for example in examples)
     for example, answer in zip(examples, engine.generate(requests), strict=True):
         if answer.error is not None:
             yield {"error": answer.error}
