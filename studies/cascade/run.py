@@ -13,15 +13,19 @@ usage: run.py --data DIR --work FOLDER [--only STEP ...] [--seeds 0 1 2]
 import argparse
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import mix
+import orjson
 import torch
 
+from featherweight.cascade.record import answers_of_run
 from featherweight.compress import prune
 from featherweight.distill import Settings, teach, train
 from featherweight.distill.student import open_base
 from featherweight.engines import load_engine
+from featherweight.files import write_atomic
 from featherweight.tasks import Task, evaluate
 
 BASE = "smollm2-135m"
@@ -121,7 +125,11 @@ def answer(data: Path, work: Path, name: str) -> None:
                 asked = Task(task, kind, tuple(examples), limit, {"split": split, "study": 1})
                 output = work / "answers" / name / f"{task}-{split}"
                 report = evaluate(asked, engine, f"hf:{folder}", output)
-                print(name, task, split, report.results.metrics, flush=True)
+                metric = "rouge1" if task == "qmsum" else "accuracy"
+                answers = answers_of_run(asked, f"hf:{folder}", output, report, metric)
+                lines = [orjson.dumps([id, asdict(one)]) for id, one in answers.items()]
+                write_atomic(work / "answers" / f"{name}.{task}.{split}.jsonl", b"\n".join(lines))
+                print(name, task, split, report.results.metrics[metric], flush=True)
     finally:
         engine.close()
 

@@ -91,7 +91,7 @@ def record(
         finally:
             engine.close()
         output = folder / f"stage-{number}"
-        stages.append(Stage(about, _answers(task, spec, output, report, measured.name)))
+        stages.append(Stage(about, answers_of_run(task, spec, output, report, measured.name)))
     log = joined(task, stages, measured, part, seed)
     write_log(log, folder / LOG)
     return log
@@ -147,8 +147,13 @@ def _metric(task: Task, name: str | None) -> Metric:
     return Metric(name, 0.0, 100.0)
 
 
-def _answers(task: Task, spec: str, output: Path, report: Report, metric: str) -> dict[str, Answer]:
-    """Of every example of `task`, those that failed too, from a finished run."""
+def answers_of_run(
+    task: Task, spec: str, output: Path, report: Report, metric: str
+) -> dict[str, Answer]:
+    """Of every example of `task`, those that failed too, by id: from a run of eval in `output`.
+
+    `metric` is what quality is, accuracy or a ROUGE, from 0 to 100.
+    """
     rows = [orjson.loads(line) for line in (output / PREDICTIONS).read_bytes().splitlines()]
     by_id = {example.id: example for example in task.examples}
     quality = _qualities([by_id[row["id"]] for row in rows], rows, metric)

@@ -1,0 +1,230 @@
+"""The tables of the study, from the answers that run.py left; nothing here trains or generates.
+
+usage: analyse.py --data DIR --work FOLDER [--json FILE] [--plot FOLDER]
+
+Decided before any result was seen:
+
+- Quality is accuracy (choices) and ROUGE-1 (QMSum), both 0 to 100. The mix is all logged test
+  questions together; each task is shown apart.
+- The first figure is s_d on the mix, deferring by the mean log-probability. The 0.1-quantile and
+  the learned rule (fitted on val answers) are shown beside it.
+- A task counts only where the large model is at least 5 points better than the small one tuned
+  with xent (seed 0) on val; others are logged and reported, not part of the mix.
+- Arms are compared seed by seed on the same questions. An interval is over questions (meetings of
+  QMSum whole) and over seeds at once: each draw resamples both.
+- The smallest effect that the design could detect comes first: 2.8 standard errors of the
+  difference between two arms that differ in nothing but the seed.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mix
+import numpy as np
+import orjson
+from run import ARMS
+
+from featherweight.cascade.curve import Curve, curve
+from featherweight.cascade.curve_plot import plot
+from featherweight.cascade.make import chosen, scored
+from featherweight.cascade.types import Answer, Log, Metric, Row
+
+SCORES = ("mean", "quantile:0.1", "linear")
+MARGIN = 5.0  # points by which the large model must be better for a task to count
+CONTRASTS = (
+    ("cat-xent", "xent"),
+    ("cat-dist", "distillation"),
+    ("cat-xent", "random"),
+    ("cat-xent", "small-only"),
+    ("cat-xent", "large-only"),
+    ("gatekeeper", "xent"),
+    ("distillation", "xent"),
+)
+METRIC = Metric("quality", 0.0, 100.0)
+TASKS = ("qmsum", *mix.CHOICE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    args = parser.parse_args()
+    groups = grouped(args.data)
+    runs = sorted({p.name.split(".")[0] for p in (args.work / "answers").glob("*.test.jsonl")})
+    names = [name for name in runs if name != "large"]
+    if not names:
+        raise SystemExit("no answers yet; run run.py")
+    logs = {name: log_of(args.work, name, groups) for name in names}
+    kept = counted(logs[names[0] if "xent-0" not in logs else "xent-0"])
+    print(f"tasks of the mix: {', '.join(kept)}\n")
+    found = {
+        (name, score, task): judged(logs[name], score, task, kept)
+        for name in names
+        for score in SCORES
+        for task in ("mix", *TASKS)
+    }
+    print(detectable(found, names), end="\n\n")
+    print(arms_table(found, names), end="\n\n")
+    print(contrasts(found, names))
+    if args.json:
+        args.json.write_text(json.dumps(as_json(found), indent=1) + "\n")
+    if args.plot:
+        args.plot.mkdir(parents=True, exist_ok=True)
+        shown = {arm: found[f"{arm}-0", "mean", "mix"] for arm in ARMS if f"{arm}-0" in names}
+        plot({k: v for k, v in list(shown.items())[:7] if v}, args.plot / "curves.png")  # type: ignore[misc]
+
+
+def grouped(data: Path) -> dict[str, str]:
+    """Question -> group: QMSum's meeting; a choice question is its own."""
+    found = {}
+    for split in mix.LOGGED:
+        for examples in mix.logged(data, split).values():
+            found |= {e.id: e.group or e.id for e in examples}
+    return found
+
+
+def log_of(work: Path, name: str, groups: dict[str, str]) -> Log:
+    """Small and large answers to the logged questions; val is for fitting, test for judging."""
+    rows = []
+    for task in TASKS:
+        for split, kind in (("val", "fit"), ("test", "test")):
+            small, large = (answers(work, one, task, split) for one in (name, "large"))
+            for id in small:
+                rows.append(Row(id, groups[id], kind, (small[id], large[id])))  # type: ignore[arg-type]
+    return Log(METRIC, (name, "large"), tuple(rows))
+
+
+def answers(work: Path, name: str, task: str, split: str) -> dict[str, Answer]:
+    path = work / "answers" / f"{name}.{task}.{split}.jsonl"
+    rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    return {id: Answer(**{k: tuplify(v) for k, v in one.items()}) for id, one in rows}
+
+
+def tuplify(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def of_task(log: Log, tasks: tuple[str, ...]) -> Log:
+    rows = tuple(row for row in log.rows if task_of(row.id) in tasks)
+    return Log(log.metric, log.models, rows)
+
+
+def task_of(id: str) -> str:
+    name = id.split("/")[0]
+    return name if name in mix.CHOICE else "qmsum"
+
+
+def counted(log: Log) -> tuple[str, ...]:
+    """Tasks in which the large model is better by `MARGIN` on val."""
+    found = []
+    for task in TASKS:
+        quality = of_task(log, (task,)).part("fit").quality()
+        small, large = np.nanmean(quality, axis=0)
+        print(f"{task}: small {small:.1f}, large {large:.1f} on val (n = {len(quality)})")
+        if large - small >= MARGIN:
+            found.append(task)
+    return tuple(found)
+
+
+def judged(log: Log, score: str, task: str, kept: tuple[str, ...]) -> Curve | None:
+    part = of_task(log, kept if task == "mix" else (task,))
+    if not part.rows:
+        return None
+    sample = scored(part.part("test"), chosen(part, [score], 0))
+    return curve(sample, ["flops"])
+
+
+Found = dict[tuple[str, str, str], Curve | None]
+
+
+def seeds_of(names: list[str], arm: str) -> list[str]:
+    return [name for name in names if name.rpartition("-")[0] == arm]
+
+
+def drawn(found: Found, names: list[str], score: str, task: str, arm: str) -> np.ndarray:
+    """s_d of each seed in each draw: [seeds, draws]."""
+    curves = [found[name, score, task] for name in seeds_of(names, arm)]
+    return np.stack([one.s_d.draws for one in curves if one is not None])
+
+
+def gap(found: Found, names: list[str], score: str, task: str, a: str, b: str) -> tuple[float, ...]:
+    """Mean difference in s_d over seeds, its interval over questions and seeds."""
+    common = [
+        n.rpartition("-")[2] for n in seeds_of(names, a) if f"{b}-{n.rpartition('-')[2]}" in names
+    ]
+    pairs = [(found[f"{a}-{s}", score, task], found[f"{b}-{s}", score, task]) for s in common]
+    value = float(np.mean([x.s_d.value - y.s_d.value for x, y in pairs if x and y]))
+    draws = np.stack([x.s_d.draws - y.s_d.draws for x, y in pairs if x and y])
+    rng = np.random.default_rng(0)
+    seeds = rng.integers(0, len(draws), (draws.shape[1], len(draws)))
+    each = draws[seeds.T, np.arange(draws.shape[1])].mean(axis=0)
+    low, high = np.nanpercentile(each, [2.5, 97.5])
+    return value, float(low), float(high), float(len(common))
+
+
+def detectable(found: Found, names: list[str]) -> str:
+    same = seeds_of(names, "xent")
+    if len(same) < 2:
+        return "smallest detectable effect: needs two seeds of xent"
+    draws = drawn(found, names, "mean", "mix", "xent")
+    error = np.nanstd(draws[0] - draws[1]) / np.sqrt(len(same))
+    return (
+        f"smallest detectable difference in s_d (80 % power, {len(same)} seeds): {2.8 * error:.3f}"
+    )
+
+
+def arms_table(found: Found, names: list[str]) -> str:
+    lines = ["| arm | seeds | small alone | " + " | ".join(f"s_d, {s}" for s in SCORES) + " |"]
+    lines.append("| --- " * (3 + len(SCORES)) + "|")
+    for arm in ARMS:
+        mine = seeds_of(names, arm)
+        if not mine:
+            continue
+        first = [found[name, "mean", "mix"] for name in mine]
+        cells = [f"{np.mean([one.small.value for one in first if one]):.2f}"]
+        for score in SCORES:
+            values = [one.s_d.value for name in mine if (one := found[name, score, "mix"])]
+            cells.append(f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]")
+        lines.append(f"| {arm} | {len(mine)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def contrasts(found: Found, names: list[str]) -> str:
+    lines = ["| a - b | task | score | s_d | 95 % | seeds |", "| --- " * 6 + "|"]
+    for a, b in CONTRASTS:
+        for task, score in rows_of(found, names, a, b):
+            value, low, high, seeds = gap(found, names, score, task, a, b)
+            cell = f"{value:+.3f} | [{low:+.3f}, {high:+.3f}] | {seeds:.0f}"
+            lines.append(f"| {a} - {b} | {task} | {score} | {cell} |")
+    return "\n".join(lines)
+
+
+def rows_of(found: Found, names: list[str], a: str, b: str) -> Iterator[tuple[str, str]]:
+    common = [s for s in seeds_of(names, a) if f"{b}-{s.rpartition('-')[2]}" in names]
+    if not common:
+        return
+    for score in SCORES:
+        yield "mix", score
+    for task in TASKS:
+        if found[common[0], "mean", task] is not None:
+            yield task, "mean"
+
+
+def as_json(found: Found) -> list[dict[str, Any]]:
+    rows = []
+    for (name, score, task), one in found.items():
+        if one is None:
+            continue
+        figures = {key: getattr(one, key) for key in ("small", "large", "audc", "s_d")}
+        told = {key: [value.value, *value.ci95] for key, value in figures.items()}
+        rows.append({"run": name, "score": score, "task": task, **told})
+    return rows
+
+
+if __name__ == "__main__":
+    main()
