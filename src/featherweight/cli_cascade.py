@@ -75,7 +75,7 @@ def log(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Have every stage answer the same questions, and judge each answer."""
+    """Have every stage answer the same questions; judge them."""
     from dataclasses import replace
 
     from numpy import nanmean
@@ -233,7 +233,7 @@ def curve(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Quality against the share passed on, or cost: curves, areas, how good confidence is."""
+    """Quality against share passed on or cost, for each score."""
     from featherweight.cascade.curve_plot import csv_text
     from featherweight.cascade.curve_plot import plot as draw
     from featherweight.cascade.judge import judged
@@ -276,7 +276,7 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="With --learn: of what is explored.")] = 0,
     json: Json = False,
 ) -> None:
-    """Answer questions by a cascade, and say which stage did, for how much."""
+    """Answer questions by a cascade; say which stage did."""
     from featherweight.cascade.batch import answer_file, read_questions
     from featherweight.cascade.learning import learn_requests
     from featherweight.cascade.online import Settings
