@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("calibrate", "--log", folder / "logged" / "log.jsonl", "--budget", 0.4,
                "--score", "entropy", "--output", folder / "made")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "at most 40.0% of new questions are passed on" in done.stdout
+    assert "at most 40.0% of a new group's questions are passed on" in done.stdout
     return folder
 
 

@@ -280,7 +280,8 @@ def run(
     from featherweight.cascade.batch import answer_file, read_questions
     from featherweight.cascade.learning import learn_requests
     from featherweight.cascade.online import Settings
-    from featherweight.cascade.open import open_cascade
+    from featherweight.cascade.open import RULE, open_cascade
+    from featherweight.files import sha256
     from featherweight.show_cascade import print_run, run_json
     from featherweight.show_eval import eval_progress
 
@@ -299,12 +300,14 @@ def run(
 
     try:
         with eval_progress(opened.name) as progress:
+            limit = max_tokens or opened.rule.stages[-1].max_tokens
+            by = {"cascade": opened.name, "rule": sha256(cascade / RULE), "max_tokens": limit}
             rows = answer_file(
-                opened.name,
+                {**by, "learns": learn is not None},
                 answer,
                 asked,
                 output,
-                max_tokens or opened.rule.stages[-1].max_tokens,
+                limit,
                 progress,
             )
     except FeatherweightError as error:

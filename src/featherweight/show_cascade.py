@@ -116,6 +116,11 @@ def print_calibration(
     table.add_row(Text("quality", style="dim"), _interval(done.quality), f"mean {metric}")
     table.add_row(Text("  first stage alone", style="dim"), _interval(done.quality_first), "")
     table.add_row(Text("  last stage alone", style="dim"), _interval(done.quality_last), "")
+    table.add_row(
+        Text("worse than the last", style="dim"), _interval(done.drop_of_groups), "over groups"
+    )
+    if promise["groups"] != promise["n"]:
+        table.add_row("", _interval(done.drop), "over questions")
     console.print(table)
     console.print(
         Text(
@@ -130,12 +135,12 @@ def _promised(promise: dict[str, object], metric: str) -> str:
     if promise["kind"] == "quality":
         sure = 1 - float(promise["delta"])  # type: ignore[arg-type]
         return (
-            f"at most {promise['epsilon']:g} {metric} worse than the last stage, "
-            f"with {sure:.4g} confidence"
+            f"at most {promise['epsilon']:g} {metric} worse than the last stage on average over "
+            f"groups, each counted alike, with {sure:.4g} confidence"
         )
     if promise["kind"] == "budget":
         shares = " and ".join(f"{share:.1%}" for share in promise["budget"])  # type: ignore[attr-defined]
-        return f"at most {shares} of new questions are passed on, on average"
+        return f"at most {shares} of a new group's questions are passed on, on average over groups"
     return (
         f"a mean of {promise['mean']:.4g} {promise['cost']} a question here; "
         "nothing is promised about others"
@@ -186,7 +191,7 @@ def run_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "answered": {model: answered.count(model) for model in dict.fromkeys(answered)},
         **{
             key: sum(attempt[key] for attempt in attempts)
-            for key in ("prompt_tokens", "completion_tokens", "saved_tokens", "seconds")
+            for key in ("prompt_tokens", "completion_tokens", "seconds")
         },
     }
 
@@ -196,7 +201,7 @@ def print_run(
 ) -> None:
     """A line for each stage: asked, answered, what it took."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    columns = ("stage", "asked", "answered", "failed", "tokens read", "written", "saved", "seconds")
+    columns = ("stage", "asked", "answered", "failed", "tokens read", "written", "seconds")
     for column in columns:
         table.add_column(column, justify="left" if column == "stage" else "right")
     attempts = [attempt for row in rows for attempt in row["attempts"]]
@@ -209,7 +214,7 @@ def print_run(
         failed = sum(a["outcome"] == "failed" for a in own)
         sums = {
             key: sum(a[key] for a in own)
-            for key in ("prompt_tokens", "completion_tokens", "saved_tokens", "seconds")
+            for key in ("prompt_tokens", "completion_tokens", "seconds")
         }
         table.add_row(
             printable(model),
@@ -218,7 +223,6 @@ def print_run(
             str(failed) if failed else "",
             f"{sums['prompt_tokens']:,}",
             f"{sums['completion_tokens']:,}",
-            f"{sums['saved_tokens']:,}" if sums["saved_tokens"] else "",
             f"{sums['seconds']:.1f}",
         )
     console.print(table)

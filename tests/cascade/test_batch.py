@@ -13,6 +13,7 @@ from featherweight.engines import Generation, Request
 from featherweight.engines.types import failed
 from featherweight.errors import DataError, OutputError
 
+RUN = {"cascade": "c", "rule": "ab", "max_tokens": 9}
 QUESTIONS = {f"q{i}": f"question {i}" for i in range(6)}
 
 
@@ -47,7 +48,7 @@ def rows(path: Path) -> list[dict[str, object]]:
 
 def test_answers_say_who_gave_them(tmp_path: Path) -> None:
     output = tmp_path / "new" / "a.jsonl"
-    found = answer_file("c", Answers(), QUESTIONS, output, 9)
+    found = answer_file(RUN, Answers(), QUESTIONS, output, 9)
     assert found == rows(output) and [row["id"] for row in found] == list(QUESTIONS)
     assert [row["stage"] for row in found] == [1, 0, 0, 1, 0, 0]
     assert found[0]["model"] == "large" and found[0]["text"] == "large says"
@@ -59,12 +60,12 @@ def test_answers_say_who_gave_them(tmp_path: Path) -> None:
 def test_a_stopped_one_goes_on(tmp_path: Path, cut: bool) -> None:
     output = tmp_path / "a.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        answer_file("c", Answers(stops_after=3), QUESTIONS, output, 9)
+        answer_file(RUN, Answers(stops_after=3), QUESTIONS, output, 9)
     if cut:  # in the middle of a line
         output.write_bytes(output.read_bytes()[:-20])
     seen: list[tuple[int, int]] = []
     again = Answers()
-    found = answer_file("c", again, QUESTIONS, output, 9, lambda *at: seen.append(at))
+    found = answer_file(RUN, again, QUESTIONS, output, 9, lambda *at: seen.append(at))
     assert again.asked == [QUESTIONS[f"q{i}"] for i in range(2 if cut else 3, 6)]
     assert found == rows(output) and [row["id"] for row in found] == list(QUESTIONS)
     assert seen[0] == (6 - len(again.asked), 6) and seen[-1] == (6, 6)
@@ -72,25 +73,52 @@ def test_a_stopped_one_goes_on(tmp_path: Path, cut: bool) -> None:
 
 def test_what_failed_is_asked_again(tmp_path: Path) -> None:
     output = tmp_path / "a.jsonl"
-    found = answer_file("c", Answers(fails={"question 1"}), QUESTIONS, output, 9)
+    found = answer_file(RUN, Answers(fails={"question 1"}), QUESTIONS, output, 9)
     assert [row["id"] for row in found if row["error"]] == ["q1"] and found[1]["stage"] is None
     again = Answers()
-    found = answer_file("c", again, QUESTIONS, output, 9)
+    found = answer_file(RUN, again, QUESTIONS, output, 9)
     assert again.asked == ["question 1"] and not any(row["error"] for row in found)
     assert sorted(row["id"] for row in rows(output)) == sorted(QUESTIONS)
 
 
+def test_what_failed_attempts_took_is_kept(tmp_path: Path) -> None:
+    output = tmp_path / "a.jsonl"
+
+    def broken(requests: Iterable[Request]) -> Iterator[tuple[Generation, Trace]]:
+        for _ in requests:
+            paid = Attempt(0, "small", "failed", 5, 3, error="timed out")
+            yield failed("c", "all stages failed"), Trace((paid,), "all stages failed")
+
+    one = {"q1": QUESTIONS["q1"]}
+    for _ in range(2):
+        answer_file(RUN, broken, one, output, 9)
+    (row,) = answer_file(RUN, Answers(), one, output, 9)
+    assert [attempt["outcome"] for attempt in row["attempts"]] == ["failed", "failed", "answered"]
+
+
+def test_another_question_under_an_id_is_asked(tmp_path: Path) -> None:
+    output = tmp_path / "a.jsonl"
+    answer_file(RUN, Answers(), QUESTIONS, output, 9)
+    moved = {"q0": "question 9", **{f"q{i + 1}": f"question {i}" for i in range(6)}}
+    again = Answers()
+    found = answer_file(RUN, again, moved, output, 9)
+    assert sorted(again.asked) == sorted(moved.values()) and len(found) == 7
+    del moved["q3"]  # an answer whose question is gone stays
+    again = Answers()
+    assert len(answer_file(RUN, again, moved, output, 9)) == 7 and not again.asked
+
+
 def test_another_cascades_file_is_left_alone(tmp_path: Path) -> None:
     output = tmp_path / "a.jsonl"
-    answer_file("c", Answers(), QUESTIONS, output, 9)
+    answer_file(RUN, Answers(), QUESTIONS, output, 9)
     before = output.read_bytes()
-    with pytest.raises(OutputError, match="holds answers of c; choose another output for d"):
-        answer_file("d", Answers(), QUESTIONS, output, 9)
+    with pytest.raises(OutputError, match=r"another run \(rule differ\); choose another output"):
+        answer_file({**RUN, "rule": "other"}, Answers(), QUESTIONS, output, 9)
     for text, words in (('{"id": 1}\n', "no answer of a cascade"), ("x\ny\n", "line 1: not JSON")):
         other = tmp_path / "b.jsonl"
         other.write_text(text)
         with pytest.raises(DataError, match=words):
-            answer_file("c", Answers(), QUESTIONS, other, 9)
+            answer_file(RUN, Answers(), QUESTIONS, other, 9)
         assert other.read_text() == text
     assert output.read_bytes() == before
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,6 +111,16 @@ def test_splits_hold_whole_groups_and_follow_the_seed() -> None:
     assert sorted(dealt(["a", "b", "c"], 0).values()) == ["calibrate", "fit", "test"]
     with pytest.raises(CascadeError, match=r"2 groups .* --part"):
         dealt(["a", "b", "a"], 0)
+
+
+@pytest.mark.parametrize("other", [{"seed": 3}, {"part": "fit"}, {"metric": "rouge1"}])
+def test_a_log_is_not_dealt_anew(specs: list[str], folder: Path, other: dict[str, Any]) -> None:
+    before = (folder / "log.jsonl").read_bytes()
+    same = {"usd_per_hour": 3.6, "top_logprobs": ALTERNATIVES}
+    with pytest.raises(CascadeError, match=r"other options .*another output folder"):
+        record(TASK, specs, folder, **{**same, **other})
+    assert (folder / "log.jsonl").read_bytes() == before
+    record(TASK, specs, folder, **same)  # type: ignore[arg-type]
 
 
 def test_one_split_for_all(specs: list[str], tmp_path: Path) -> None:

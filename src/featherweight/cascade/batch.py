@@ -3,6 +3,7 @@
 Answers are appended as they come, so a stopped one goes on where it was.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,8 @@ from featherweight.engines.types import Generation, Prompt, Request
 from featherweight.errors import DataError, OutputError
 from featherweight.files import output_errors, write_atomic
 from featherweight.rows import Row, read_rows, what
+
+KEYS = {"id", "error", "attempts", "prompt_sha256", "run"}
 
 Answered = tuple[Generation, Trace]
 Answerer = Callable[[Iterable[Request]], Iterator[Answered]]
@@ -54,7 +57,7 @@ def _prompt(row: Row) -> Prompt:
 
 
 def answer_file(
-    name: str,
+    run: Mapping[str, Any],
     answer: Answerer,
     questions: Mapping[str, Prompt],
     output: Path,
@@ -63,13 +66,24 @@ def answer_file(
 ) -> list[dict[str, Any]]:
     """Answer what `output` does not hold yet; all its rows, in its order.
 
-    `name` is the cascade's: a file of another one is not gone on with. Questions that failed are
-    written with their error, and asked again the next time. Raises `OutputError`, and `DataError`
-    for a file that is no such output.
+    `run` says who answers and how (plain JSON), and stands in every row: a file of another run is
+    not gone on with. A question whose prompt is another by now, or that failed, is asked again;
+    what its failed attempts took stays in its row. Raises `OutputError`, and `DataError` for a file
+    that is no such output.
     """
-    rows = _before(output, name)
-    rows = {id: row for id, row in rows.items() if row["error"] is None}
+    before = _before(output, run)
+    hashes = {id: _sha256(prompt) for id, prompt in questions.items()}
+    rows = {
+        id: row
+        for id, row in before.items()
+        if row["error"] is None and hashes.get(id, row["prompt_sha256"]) == row["prompt_sha256"]
+    }
     todo = [id for id in questions if id not in rows]
+    paid = {
+        id: before[id]["attempts"]
+        for id in todo
+        if id in before and before[id]["prompt_sha256"] == hashes[id]
+    }
     if progress is not None:
         progress(len(questions) - len(todo), len(questions))
     with output_errors(output):
@@ -82,7 +96,9 @@ def answer_file(
             for number, (id, (generation, trace)) in enumerate(
                 zip(todo, answer(requests), strict=True), 1
             ):
-                rows[id] = _row(id, name, generation, trace)
+                row = _row(id, generation, trace)
+                row["attempts"] = [*paid.get(id, []), *row["attempts"]]
+                rows[id] = {**row, "prompt_sha256": hashes[id], "run": dict(run)}
                 file.write(orjson.dumps(rows[id]) + b"\n")
                 file.flush()
                 if progress is not None:
@@ -90,12 +106,15 @@ def answer_file(
     return list(rows.values())
 
 
-def _row(id: str, name: str, generation: Generation, trace: Trace) -> dict[str, Any]:
+def _sha256(prompt: Prompt) -> str:
+    return hashlib.sha256(orjson.dumps(prompt)).hexdigest()
+
+
+def _row(id: str, generation: Generation, trace: Trace) -> dict[str, Any]:
     answered = trace.answered
     return {
         "id": id,
         "text": generation.text,
-        "cascade": name,
         "model": None if answered is None else answered.model,
         "stage": None if answered is None else answered.stage,
         "finish_reason": generation.finish_reason,
@@ -104,11 +123,12 @@ def _row(id: str, name: str, generation: Generation, trace: Trace) -> dict[str, 
     }
 
 
-def _before(output: Path, name: str) -> dict[str, dict[str, Any]]:
+def _before(output: Path, run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The rows of an earlier session; a last line that was cut off is left out."""
     if not output.exists():
         return {}
-    lines = output.read_bytes().split(b"\n")
+    with output_errors(output):
+        lines = output.read_bytes().split(b"\n")
     rows = {}
     for number, line in enumerate(lines, 1):
         if not line:
@@ -119,13 +139,15 @@ def _before(output: Path, name: str) -> dict[str, dict[str, Any]]:
             if number == len(lines):  # no line end after it
                 break
             raise DataError(f"{output} line {number}: not JSON; choose another file.") from None
-        if not isinstance(row, dict) or not {"id", "cascade", "error"} <= row.keys():
+        if not isinstance(row, dict) or not row.keys() >= KEYS:
             raise DataError(
                 f"{output} line {number}: no answer of a cascade; choose another output."
             )
-        if row["cascade"] != name:
+        if row["run"] != run:
+            other = [key for key in run if row["run"].get(key) != run[key]]
             raise OutputError(
-                f"{output} holds answers of {row['cascade']}; choose another output for {name}."
+                f"{output} holds answers of another run ({', '.join(other) or 'other settings'} "
+                "differ); choose another output."
             )
         rows[row["id"]] = row
     return rows

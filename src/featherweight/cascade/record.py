@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from featherweight.cascade.answers import answer_of
-from featherweight.cascade.log import write_log
+from featherweight.cascade.log import read_log, write_log
 from featherweight.cascade.rule import Decoding
 from featherweight.cascade.stages import facts
 from featherweight.cascade.types import SPLITS, Answer, Log, Metric, Row, Split
@@ -56,11 +56,13 @@ def record(
 
     `metric` is what quality is: accuracy of choices, one of `QUALITIES` of texts (rougeLsum). All
     rows go to the split `part`; without it whole groups are dealt out, a quarter to fit, half to
-    calibrate, a quarter to test, by `seed`. With `top_logprobs` margins and entropies are there.
-    `prices` are dollars for tokens by spec. Raises `CascadeError` for a task that cannot be logged,
+    calibrate, a quarter to test, by `seed`; a log that is there is not dealt anew. With
+    `top_logprobs` margins and entropies are there. `prices` are dollars for tokens by spec. Raises `CascadeError` for a task that cannot be logged,
     and all that `load_engine` and `evaluate` raise.
     """
     measured = _metric(task, metric)
+    dealing = {"metric": measured.name, "part": part, "seed": None if part else seed}
+    _check_dealing(folder / LOG, dealing)
     if len(specs) < 2:
         raise CascadeError("a cascade has two models or more; name the large one too.")
     twice = next((spec for spec in specs if list(specs).count(spec) > 1), None)
@@ -93,6 +95,7 @@ def record(
         output = folder / f"stage-{number}"
         stages.append(Stage(about, answers_of_run(task, spec, output, report, measured.name)))
     log = joined(task, stages, measured, part, seed)
+    log = replace(log, extra={**log.extra, "dealing": dealing})
     write_log(log, folder / LOG)
     return log
 
@@ -131,6 +134,24 @@ def dealt(groups: Sequence[str], seed: int) -> dict[str, Split]:
         name: "fit" if number < fit else "calibrate" if number < middle else "test"
         for number, name in enumerate(names)
     }
+
+
+def _check_dealing(path: Path, dealing: Mapping[str, Any]) -> None:
+    """Rows must not change sides: a rule would be tested on what it was calibrated on."""
+    if not path.exists():
+        return
+    before = read_log(path).extra.get("dealing")
+    if before != dealing:
+        raise CascadeError(
+            f"{path} was made with other options ({_plain(before)}, now {_plain(dealing)}); choose "
+            "another output folder, or the same --metric, --part and --seed."
+        )
+
+
+def _plain(dealing: Any) -> str:
+    if not isinstance(dealing, Mapping):
+        return "unknown"
+    return " ".join(f"{key} {value}" for key, value in dealing.items() if value is not None)
 
 
 def _metric(task: Task, name: str | None) -> Metric:
