@@ -57,8 +57,9 @@ def record(
     `metric` is what quality is: accuracy of choices, one of `QUALITIES` of texts (rougeLsum). All
     rows go to the split `part`; without it whole groups are dealt out, a quarter to fit, half to
     calibrate, a quarter to test, by `seed`; a log that is there is not dealt anew. With
-    `top_logprobs` margins and entropies are there. `prices` are dollars for tokens by spec. Raises `CascadeError` for a task that cannot be logged,
-    and all that `load_engine` and `evaluate` raise.
+    `top_logprobs` margins and entropies are there. `prices` are dollars for tokens by spec. Raises
+    `CascadeError` for a task that cannot be logged, and all that `load_engine` and `evaluate`
+    raise.
     """
     measured = _metric(task, metric)
     dealing = {"metric": measured.name, "part": part, "seed": None if part else seed}
