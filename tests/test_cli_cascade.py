@@ -115,14 +115,22 @@ def test_quality_says_first_what_the_data_can_support(log: Path, tmp_path: Path)
     done = run("calibrate", "--log", log, "--quality", 1, "--output", tmp_path / "a")
     assert done.returncode == 1 and not (tmp_path / "a").exists()
     first, error = done.stderr.splitlines()
-    assert first.startswith("75 groups can prove a drop of 3.92 accuracy") and "95%" in first
-    assert error.startswith("error: 75 groups support") and "needs 299 groups" in error
+    assert first.startswith("75 groups can prove a drop of 4.2 accuracy") and "95%" in first
+    assert error.startswith("error: 75 groups support") and "needs 321 groups" in error
     done = run("calibrate", "--log", log, "--quality", 25, "--delta", 0.1, "--json",
                "--output", tmp_path / "a")  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["promise"]["epsilon"] == 25 and found["promise"]["groups"] == 75
     assert json.loads((tmp_path / "a" / "rule.json").read_text())["promise"]["kind"] == "quality"
+
+
+@pytest.mark.parametrize("delta", [0, 1, 1.5])
+def test_a_delta_that_is_no_risk(log: Path, tmp_path: Path, delta: float) -> None:
+    done = run("calibrate", "--log", log, "--quality", 5, "--delta", delta,
+               "--output", tmp_path / "a")  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"a delta of {delta:g} is no risk; give one between 0 and 1" in done.stderr
 
 
 def test_a_folder_in_use_is_left_alone(log: Path, tmp_path: Path) -> None:

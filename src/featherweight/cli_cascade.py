@@ -169,7 +169,8 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Set thresholds that keep a promise, and write the rule."""
-    from featherweight.cascade.guarantee import smallest_epsilon
+    from featherweight.cascade.calibrate import check_delta
+    from featherweight.cascade.guarantee import provable_epsilon, upwards
     from featherweight.cascade.make import calibrate as calibrated
     from featherweight.cascade.make import read_logs
     from featherweight.cascade.open import RULE
@@ -185,16 +186,18 @@ def calibrate(
                 "name one target: --quality EPSILON, --budget SHARE, or a mean cost (--usd, "
                 "--seconds, --flops)."
             )
+        check_delta(delta)
         check_new_folder(output)
     try:
         found = read_logs(logs)
         if quality is not None:
-            groups, metric = len(set(found.part("calibrate").groups())), found.metric
-            least = smallest_epsilon(groups, delta, metric.high - metric.low) if groups else None
-            if least is not None:
+            groups, fits = (len(set(found.part(p).groups())) for p in ("calibrate", "fit"))
+            metric = found.metric
+            if groups:
+                least = provable_epsilon(groups, fits, delta, metric.high - metric.low)
                 say(
-                    f"{groups} groups can prove a drop of {least:.3g} {metric.name} at the least, "
-                    f"with {1 - delta:.0%} confidence."
+                    f"{groups} groups can prove a drop of {upwards(least)} {metric.name} at the "
+                    f"least, with {1 - delta:.0%} confidence."
                 )
         rule, calibration = calibrated(
             found,

@@ -1,6 +1,8 @@
 """Promises of quality: kept over many draws, the right unit, and what is refused."""
 
+import hashlib
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from cascade_logs import made, simulated
 from scipy import stats
 
-from featherweight.cascade.calibrate import for_quality, group_losses, proven
+from featherweight.cascade.calibrate import betting_order, for_quality, group_losses, proven
 from featherweight.cascade.guarantee import betting_p, groups_needed
 from featherweight.cascade.path import path
 from featherweight.cascade.sample import Sample, answering, keys
@@ -31,19 +33,28 @@ def test_the_thresholds_are_the_last_on_the_path_that_are_proven(stages: int) ->
     assert max(promise["p"][:-1]) <= 0.05 < promise["p"][-1]
     assert (promise["n"], promise["groups"], promise["fit_groups"]) == (900, 300, 150)
     assert (promise["kind"], promise["epsilon"], promise["metric"]) == ("quality", 8, "accuracy")
-    # each p is what the test gives for that threshold alone, on groups shuffled with the seed
+    # each p is what the test gives for that threshold alone, on groups in their hashes' order
     chosen, _ = answering(one.scores, found.thresholds, keys(one.log))
     lost = one.quality[:, -1] - one.quality[np.arange(900), chosen]
     by_group = {g: [x for x, h in zip(lost, one.groups, strict=True) if h == g] for g in one.groups}
-    means = np.array([np.mean(by_group[group]) for group in sorted(by_group)])
-    order = np.random.default_rng(4).permutation(300)
+    hashed = sorted(by_group, key=lambda group: hashlib.sha256(group.encode()).hexdigest())
+    means = np.array([np.mean(by_group[group]) for group in hashed])
     before = (1 + group_losses(fit, steps[[count - 1]])) / 2
-    p = betting_p((1 + means[order] / 100) / 2, 0.54, before)
+    p = betting_p((1 + means / 100) / 2, 0.54, before)
     assert promise["p"][count - 1] == pytest.approx(float(p[0]))
     assert found.realised.drop_of_groups.mean == pytest.approx(means.mean())
     deferral = found.realised.deferral
     assert len(deferral) == stages - 1 and deferral[-1].mean == (chosen == stages - 1).mean()
     assert deferral[-1].mean < 0.95 and found.realised.drop.mean < 8
+
+
+def test_no_option_changes_the_order_of_the_bets() -> None:
+    """Else trying seeds until one proves it would break the promise."""
+    found = [for_quality(FIT, CALIBRATE, 8, 0.05, seed=seed) for seed in range(4)]
+    assert all(one.promise["p"] == found[0].promise["p"] for one in found)
+    order = betting_order(CALIBRATE.groups)
+    assert sorted(order) == list(range(250)) != order.tolist()
+    assert betting_order(CALIBRATE.groups[::-1]).tolist() == order.tolist()
 
 
 def test_everything_proven_trusts_everything() -> None:
@@ -135,32 +146,53 @@ def refused(message: str, **changes: Any) -> None:
 def test_too_few_groups_say_how_many_are_needed() -> None:
     few = simulated(5, 35, 8)
     refused(
-        r"35 groups support a drop of 8.2 accuracy at the least with 0.95 confidence, even if "
-        r"nothing is lost; one of 1 needs 299 groups: log more or raise epsilon",
+        r"35 groups support a drop of 8\.\d+ accuracy at the least with 0.95 confidence, even if "
+        r"nothing is lost; one of 1 needs \d+ groups \(and \d+ in the fit split\): log more or "
+        r"raise epsilon",
         calibrate=few,
         epsilon=1,
     )
-    assert groups_needed(1, 0.05, 100) == 299
+    refused("one of 1e-05 needs more than 100000 groups: log", calibrate=few, epsilon=1e-5)
+
+
+def test_so_many_groups_as_it_says_are_enough() -> None:
+    """The data that people are sent for is not refused again where nothing is lost."""
+    few, rng = simulated(5, 35, 8), np.random.default_rng(4)
+    with pytest.raises(CascadeError, match=r"needs \d+") as error:
+        for_quality(simulated(1, 20, 3, "fit"), few, 3, 0.05)
+    needed, fits = map(int, re.findall(r"needs (\d+) groups \(and (\d+)", str(error.value))[0])
+    assert needed == groups_needed(3, 0.05, 100, 20 / 35) and fits == needed * 20 // 35
+
+    def lossless(groups: int, split: Any) -> Sample:
+        return made(np.full((groups, 2), 50.0), rng.random(groups), split=split)
+
+    fit = lossless(fits, "fit")
+    assert for_quality(fit, lossless(needed, "calibrate"), 3, 0.05).promise["proven"] > 0
+    with pytest.raises(CascadeError, match="groups support a drop of"):
+        for_quality(fit, lossless(needed - 2, "calibrate"), 3, 0.05)
 
 
 def test_an_infeasible_target_says_what_is_feasible() -> None:
     """Never a rule that always defers."""
     rng = np.random.default_rng(6)
-
-    def cascade(lost: float, groups: int, split: Any) -> Sample:
-        small = np.where(rng.random(groups) < lost, 0.0, 100.0)
-        return made(
-            np.column_stack([small, np.full(groups, 100.0)]), rng.random(groups), split=split
-        )
-
-    refused(
-        r"a drop of at most 2.99 accuracy is not proven for even the threshold that trusts least: "
-        r"100 groups support 2.95 at best, on these a drop of 3\.\d+ would be proven, and about "
-        r"1\d\d are needed; raise epsilon and calibrate on fresh groups, or log more",
-        fit=cascade(0, 100, "fit"),
-        calibrate=cascade(0, 100, "calibrate"),
-        epsilon=2.99,
+    quality = np.full((100, 2), 50.0)
+    worse = quality.copy()
+    worse[7, 0] = 30
+    fit = made(quality, np.arange(100.0), split="fit")
+    one = made(worse, rng.random(100) + 99)
+    with pytest.raises(CascadeError) as error:
+        for_quality(fit, one, 3.3, 0.05)
+    found = re.fullmatch(
+        r"a drop of at most 3.3 accuracy is not proven for even the threshold that trusts least: "
+        r"100 groups support 3.17 at best, on these a drop of (\d\.\d+) would be proven, and about "
+        r"1\d\d are needed; raise epsilon and calibrate on fresh groups, or log more\.",
+        str(error.value),
     )
+    assert found is not None, str(error.value)
+    best = float(found[1])
+    assert for_quality(fit, one, best, 0.05).promise["proven"] > 0
+    with pytest.raises(CascadeError, match="not proven for even"):
+        for_quality(fit, one, best - 0.011, 0.05)
     # a score that trusts the worst first: the least trusting threshold already loses too much
     bad = made(
         np.column_stack([np.repeat([0.0, 100.0], 50), np.full(100, 100.0)]),

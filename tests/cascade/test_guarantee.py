@@ -14,7 +14,11 @@ from featherweight.cascade.guarantee import (
     binomial_cdf,
     groups_needed,
     hoeffding_bentkus_p,
-    smallest_epsilon,
+    limit_epsilon,
+    limit_groups,
+    provable_epsilon,
+    proves,
+    upwards,
 )
 
 DRAWS = 2_000  # columns of one call
@@ -27,30 +31,30 @@ TOO_MANY = stats.binom.ppf(0.999, DRAWS, DELTA)
 
 
 def test_35_meetings_without_a_loss_support_8_points() -> None:
-    assert smallest_epsilon(35, 0.05, 100) == pytest.approx(8.2, abs=0.05)
-    assert smallest_epsilon(35, 0.05, 1) == pytest.approx(0.082, abs=0.0005)
-    assert smallest_epsilon(0, 0.05, 100) == 100
+    assert limit_epsilon(35, 0.05, 100) == pytest.approx(8.2, abs=0.05)
+    assert limit_epsilon(35, 0.05, 1) == pytest.approx(0.082, abs=0.0005)
+    assert limit_epsilon(0, 0.05, 100) == 100
 
 
 def test_one_point_needs_about_300_groups() -> None:
-    assert groups_needed(1, 0.05, 100) == 299
-    assert groups_needed(8.21, 0.05, 100) == 35
+    assert limit_groups(1, 0.05, 100) == 299
+    assert limit_groups(8.21, 0.05, 100) == 35
 
 
 @pytest.mark.parametrize("groups", [1, 2, 35, 299, 5000])
 @pytest.mark.parametrize("delta", [0.001, 0.05, 0.5])
-def test_groups_needed_undoes_the_smallest_epsilon(groups: int, delta: float) -> None:
-    least = smallest_epsilon(groups, delta, 100)
-    assert groups_needed(least, delta, 100) == groups
+def test_limit_groups_undoes_the_limit_epsilon(groups: int, delta: float) -> None:
+    least = limit_epsilon(groups, delta, 100)
+    assert limit_groups(least, delta, 100) == groups
     if groups > 1:
-        between = 0.5 * (least + smallest_epsilon(groups - 1, delta, 100))
-        assert groups_needed(between, delta, 100) == groups
+        between = 0.5 * (least + limit_epsilon(groups - 1, delta, 100))
+        assert limit_groups(between, delta, 100) == groups
 
 
 @pytest.mark.parametrize("groups", [35, 300])
-def test_zero_losses_prove_what_is_1_08_times_the_smallest_epsilon(groups: int) -> None:
+def test_zero_losses_prove_what_is_1_08_times_the_limit(groups: int) -> None:
     """What the hedge costs; and below the smallest epsilon nothing is proven."""
-    least = smallest_epsilon(groups, 0.05, 1)
+    least = limit_epsilon(groups, 0.05, 1)
     none = np.full(groups, 0.5)
     before = none[: groups // 3 + 1]
 
@@ -61,6 +65,45 @@ def test_zero_losses_prove_what_is_1_08_times_the_smallest_epsilon(groups: int) 
     # without anything before them the bets begin timidly
     assert betting_p(none, (1 + 1.08 * least) / 2)[0] > 0.05
     assert betting_p(none, (1 + 1.5 * least) / 2)[0] <= 0.05
+
+
+@pytest.mark.parametrize(("groups", "fits"), [(35, 0), (35, 12), (300, 100), (299, 600)])
+@pytest.mark.parametrize("delta", [0.01, 0.05, 0.3])
+def test_what_is_provable_is_what_the_test_proves(groups: int, fits: int, delta: float) -> None:
+    least = provable_epsilon(groups, fits, delta, 100)
+    none, before = np.full((groups, 1), 0.5), np.full((fits, 1), 0.5)
+    for epsilon, wanted in ((least, True), (least - 2e-4, False)):
+        p = betting_p(none, (1 + epsilon / 100) / 2, before)[0]
+        assert (p <= delta) == wanted == proves(groups, fits, epsilon, delta, 100)
+    assert limit_epsilon(groups, delta, 100) < least
+
+
+def test_one_group_proves_nothing() -> None:
+    assert provable_epsilon(1, 0, 0.001, 100) == provable_epsilon(0, 9, 0.05, 100) == 100
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize(("epsilon", "delta"), [(1, 0.05), (8.21, 0.05), (60, 0.05), (99, 0.5)])
+def test_so_many_groups_prove_it_and_one_less_does_not(
+    epsilon: float, delta: float, share: float
+) -> None:
+    needed = groups_needed(epsilon, delta, 100, share)
+    assert needed is not None and needed >= limit_groups(epsilon, delta, 100)
+    assert proves(needed, int(needed * share), epsilon, delta, 100)
+    assert not proves(needed - 1, int((needed - 1) * share), epsilon, delta, 100)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(8.7803, "8.79"), (3.17, "3.17"), (0.0412001, "0.0413"), (100, "100")]
+)
+def test_what_is_shown_is_never_less(value: float, text: str) -> None:
+    assert upwards(value) == text
+
+
+def test_groups_are_not_counted_for_ever() -> None:
+    assert groups_needed(1e-7, 0.05, 100, 0.5) is None
+    near = groups_needed(0.0035, 0.05, 100, 0.5)
+    assert near is not None and 50_000 < near <= guarantee.MOST_GROUPS
 
 
 # ---- the p-value itself
@@ -146,7 +189,13 @@ def test_values_outside_0_and_1_are_refused(bad: list[float]) -> None:
     for m in (0, 1, math.nan):
         with pytest.raises(ValueError, match="not between 0 and 1"):
             betting_p([0.5], m)
-    for call in (lambda: groups_needed(1, 0, 100), lambda: groups_needed(0, 0.1, 100)):
+    for call in (
+        lambda: limit_groups(1, 0, 100),
+        lambda: limit_groups(0, 0.1, 100),
+        lambda: groups_needed(0, 0.1, 100, 0.5),
+        lambda: proves(9, 9, 1, 0, 100),
+        lambda: provable_epsilon(9, 9, 1.5, 100),
+    ):
         with pytest.raises(ValueError, match="not between 0 and"):
             call()
 

@@ -71,6 +71,21 @@ def test_three_stages_are_drawn_over_a_cost() -> None:
         judged(log, ["mean"])
 
 
+def test_three_stages_have_no_figure_at_a_cost() -> None:
+    log = told(360, stages=3)
+    for asked in ({"at": 2.0}, {"reaching": 50.0}):
+        with pytest.raises(CascadeError, match="are of two stages and the log has 3; leave"):
+            judged(log, ["mean"], axis="seconds", **asked)  # type: ignore[arg-type]
+
+
+def test_nothing_is_judged_on_the_rows_it_was_made_of() -> None:
+    with pytest.raises(CascadeError, match=r"linear is learned on the split 'fit' .*--part"):
+        judged(LOG, ["mean", "linear"], part="fit")
+    found = judged(LOG, ["mean", "sum"], part="fit")
+    assert "ece" in found.figures["mean"] and "ece" not in found.figures["sum"]
+    assert "ece" in judged(LOG, ["sum"], part="calibrate").figures["sum"]
+
+
 def test_one_score_twice() -> None:
     with pytest.raises(CascadeError, match="named twice"):
         judged(LOG, ["mean", "mean"])

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherweight.cascade.log import header_json, read_log, row_json, write_log
+from featherweight.cascade.tokens import ROUNDING
 from featherweight.cascade.types import SPLITS, Answer, Log, Metric, Row
 from featherweight.errors import DataError
 from featherweight.files import sha256
@@ -193,6 +194,8 @@ BAD: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (drop("seconds"), r"stage 1: 'seconds' is missing \(null\); write a number from 0"),
     (stage(flops=-5), "stage 1: 'flops' is -5; write a number from 0"),
     (stage(ended="yes"), "stage 1: 'ended' is text; write true or false"),
+    # scores would refuse it too: one limit for both
+    (stage(token_logprobs=[2 * ROUNDING]), "'token_logprobs' holds 0.002; write natural logs"),
 ]
 
 

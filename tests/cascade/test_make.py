@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from featherweight.cascade.log import write_log
 from featherweight.cascade.make import LEARNED, calibrate, chosen, made, read_logs, scored
 from featherweight.cascade.rule_file import read_rule, write_rule
 from featherweight.cascade.scores import Score, score_answers
+from featherweight.cascade.types import Log
 from featherweight.errors import CascadeError
 
 LOG = told(600)
@@ -43,7 +45,10 @@ def test_one_score_for_all_stages_or_one_each() -> None:
     assert chosen(log, ["sum", "min"], 0) == [Score.parse("sum"), Score.parse("min")]
     with pytest.raises(CascadeError, match="3 scores for 2 stages"):
         chosen(log, ["sum", "min", "mean"], 0)
-    with pytest.raises(CascadeError, match="median"):
+    with pytest.raises(
+        CascadeError,
+        match=r"no score 'median'; choose sum, mean, .*; or one that is learned: boosting, linear,",
+    ):
         chosen(log, ["median"], 0)
 
 
@@ -90,7 +95,7 @@ def test_what_no_rule_can_be_made_of() -> None:
     # a budget of everything: the small stage would be paid for nothing
     with pytest.raises(CascadeError, match="would never be trusted"):
         calibrate(LOG, ["mean"], budget=[1.0])
-    with pytest.raises(CascadeError, match="no rows in this split"):
+    with pytest.raises(CascadeError, match="no rows in the split 'calibrate'"):
         calibrate(LOG.part("fit"), ["mean"], budget=[0.3])
     online = replace(LOG, extra={**LOG.extra, "online": True})
     with pytest.raises(CascadeError, match="online learning"):
@@ -101,6 +106,88 @@ def test_what_no_rule_can_be_made_of() -> None:
     short = replace(LOG, extra={"stages": LOG.extra["stages"][:1]})
     with pytest.raises(CascadeError, match="does not say"):
         made(short, scores, for_budget(scored(LOG.part("calibrate"), scores), 0.3))
+
+
+@pytest.mark.parametrize(
+    ("missing", "asked"),
+    [("calibrate", {"budget": [0.3]}), ("fit", {"quality": 25}), ("fit", {"cost": ("usd", 1.0)})],
+)
+def test_a_split_without_rows_is_named(missing: str, asked: dict[str, Any]) -> None:
+    other = LOG.part("fit" if missing == "calibrate" else "calibrate")
+    with pytest.raises(CascadeError, match=f"the log has no rows in the split '{missing}'"):
+        calibrate(other, ["mean"], **asked)
+    with pytest.raises(CascadeError, match="no rows in the split 'fit'"):
+        chosen(LOG.part("test"), ["linear"], 0)
+
+
+def with_tokens(k: int) -> Log:
+    """`LOG` with margins and entropies, whose header says they are made of `k` alternatives."""
+    rows = []
+    for row in LOG.rows:
+        logprobs = row.stages[0].token_logprobs
+        assert logprobs is not None
+        chances = tuple(float(np.exp(x)) for x in logprobs)
+        first = replace(row.stages[0], margins=chances, entropies=tuple(1 - p for p in chances))
+        rows.append(replace(row, stages=(first, row.stages[1])))
+    facts = [{**stage, "top_logprobs": k} for stage in LOG.extra["stages"]]
+    return replace(LOG, rows=tuple(rows), extra={"stages": facts})
+
+
+@pytest.mark.parametrize(("name", "k"), [("mean", 0), ("margin", 2), ("entropy", 3)])
+def test_a_rule_asks_for_as_many_alternatives_as_the_log_had(
+    name: str, k: int, tmp_path: Path
+) -> None:
+    """An entropy of 5 is another than one of 3, and a threshold on one says nothing of another."""
+    rule, _ = calibrate(with_tokens(3), [name], budget=[0.3])
+    assert [stage.top_logprobs for stage in rule.stages] == [k, 0]
+    write_rule(tmp_path / "rule.json", rule)
+    assert read_rule(tmp_path / "rule.json") == rule
+
+
+@pytest.mark.parametrize("name", ["margin", "entropy"])
+def test_alternatives_that_nobody_asked_for(name: str) -> None:
+    with pytest.raises(CascadeError, match=f"says that 0 alternatives .* {name} reads 2 or more"):
+        calibrate(with_tokens(0), [name], budget=[0.3])
+    assert calibrate(with_tokens(0), ["mean"], budget=[0.3])
+
+
+def broken(**changes: Any) -> list[Any]:
+    first, *others = LOG.extra["stages"]
+    return [{k: v for k, v in {**first, **changes}.items() if v is not ...}, *others]
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (["gguf:m0", "gguf:m1"], "does not say in 'stages' which models its 2 stages are; write"),
+        ("gguf:m0", "does not say in 'stages'"),
+        ({"gguf:m0": 1, "gguf:m1": 2}, "does not say in 'stages'"),
+        ([None, None], "does not say in 'stages'"),
+        (broken(model=...), r"header: stages\[0\] has no 'model'; write it as docs/cascade-log.md"),
+        (broken(top_logprobs=...), r"stages\[0\] has no 'top_logprobs'"),
+        (broken(top_logprobs="5"), r"stages\[0\].top_logprobs is '5'"),
+        (broken(decoding=None), r"stages\[0\].decoding is .*; write it as docs"),
+        (broken(decoding={"temperature": 0.0}), r"stages\[0\].decoding has no 'stop'"),
+        (broken(engine="vllm"), r"stages\[0\].engine is"),
+        (broken(engine=["gguf"]), r"stages\[0\].engine is"),
+        (broken(identity="m0"), r"stages\[0\].identity is"),
+        (broken(max_tokens=None), r"stages\[0\].max_tokens is None"),
+    ],
+)
+def test_a_header_that_does_not_say_who_its_stages_are(
+    stages: Any, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "log.jsonl"
+    write_log(replace(LOG, extra={"stages": stages}), path)
+    with pytest.raises(CascadeError, match=message) as error:
+        calibrate(read_logs([path]), ["mean"], budget=[0.3])
+    assert "cascade log`" in str(error.value) and "fit the rule" not in str(error.value)
+
+
+def test_what_else_a_header_says_of_a_stage_is_left_alone() -> None:
+    rule, _ = calibrate(LOG, ["mean"], budget=[0.3])
+    more = replace(LOG, extra={"stages": broken(quantised="q8")})
+    assert calibrate(more, ["mean"], budget=[0.3])[0] == rule
 
 
 # ---- several files

@@ -112,7 +112,7 @@ def test_numpy_numbers_are_numbers(tmp_path: Path) -> None:
 
 def test_how_many_alternatives_a_score_reads() -> None:
     assert [alternatives(s) for s in map(Score.parse, ("mean", "min", "margin", "entropy"))] == [
-        *(0, 0, 2, 5)
+        *(0, 0, 2, 2)
     ]
     assert alternatives(LINEAR) == 0
 

@@ -5,14 +5,24 @@ on the fit split; each is then tested on the calibrate split, and the first that
 the walk. The unit is the mean of a group, since answers about one meeting are not independent.
 """
 
+import hashlib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from featherweight.cascade.calibration import Calibration, calibrated, check_source
-from featherweight.cascade.guarantee import betting_p, groups_needed, smallest_epsilon
+from featherweight.cascade.guarantee import (
+    MOST_GROUPS,
+    betting_p,
+    bisect,
+    groups_needed,
+    provable_epsilon,
+    proves,
+    upwards,
+)
 from featherweight.cascade.path import along, check_scores, path
-from featherweight.cascade.sample import Cost, Sample
+from featherweight.cascade.sample import Cost, Sample, Stages
 from featherweight.cascade.types import Floats, Threshold
 from featherweight.errors import CascadeError
 
@@ -33,7 +43,10 @@ def for_quality(
     signed, so wins offset losses; its mean over a group's rows is one observation, and the promise
     is about the mean of such means over groups like those in `calibrate`. `cost` orders the
     thresholds where there are more than two stages. The thresholds returned are the last on the
-    path that were proven.
+    path that were proven. `seed` decides ties and nothing that the test sees.
+
+    The promise holds for one score and one epsilon that were chosen before its calibrate rows were
+    looked at; trying several on them and keeping the best breaks it.
 
     Raises `CascadeError` where nothing can be proven, with what could be: never a rule that always
     defers; and for what `check_source` and `check_scores` refuse.
@@ -41,7 +54,7 @@ def for_quality(
     check_target(fit, calibrate, epsilon, delta)
     steps = path(fit, fit.cost(cost))
     before, losses = group_losses(fit, steps), group_losses(calibrate, steps)
-    order = np.random.default_rng(seed).permutation(len(losses))
+    order = betting_order(calibrate.groups)
     p = proven(losses[order], before, epsilon / calibrate.span, delta)
     if p[0] > delta:
         raise _infeasible(losses[order], before, p[0], calibrate, epsilon, delta)
@@ -79,6 +92,19 @@ def proven(losses: Floats, before: Floats, epsilon: float, delta: float) -> Floa
     return np.concatenate(found)
 
 
+def betting_order(groups: Sequence[str]) -> Stages:
+    """The order in which the test goes through the groups of `groups` (one a row): [G].
+
+    By a hash of their names alone: it must not depend on what they lost, and an order that an
+    option could change would let people try orders until one proves what they want.
+    """
+    names = sorted(set(groups))  # as `Sample.index` numbers them
+    return np.array(
+        sorted(range(len(names)), key=lambda g: hashlib.sha256(names[g].encode()).digest()),
+        dtype=np.intp,
+    )
+
+
 def group_losses(sample: Sample, steps: Floats) -> Floats:
     """Mean loss of each group at each step, in units of the metric's range: [G, steps]."""
     chosen = along(sample.scores, steps)
@@ -91,8 +117,7 @@ def check_target(
 ) -> None:
     """Raise `CascadeError` for what so many `groups` (those there are) cannot promise."""
     metric, span = calibrate.log.metric, calibrate.span
-    if not 0 < delta < 1:
-        raise CascadeError(f"a delta of {delta:g} is no risk; give one between 0 and 1, as 0.05.")
+    check_delta(delta)
     if not 0 < epsilon < span:
         raise CascadeError(
             f"an epsilon of {epsilon:g} is no drop in {metric.name}; give one between 0 and "
@@ -111,14 +136,26 @@ def check_target(
     for one, split in ((fit, "fit"), (calibrate, "calibrate")):
         check_source(one)
         check_scores(one, split)
-    groups = groups or len(calibrate.sizes)
-    least = smallest_epsilon(groups, delta, span)
-    if epsilon < least:
+    groups, fits = groups or len(calibrate.sizes), len(fit.sizes)
+    if not proves(groups, fits, epsilon, delta, span):
+        least = provable_epsilon(groups, fits, delta, span)
+        needed = groups_needed(epsilon, delta, span, fits / groups)
         raise CascadeError(
-            f"{groups} groups support a drop of {least:.3g} {metric.name} at the least with "
+            f"{groups} groups support a drop of {upwards(least)} {metric.name} at the least with "
             f"{1 - delta:.4g} confidence, even if nothing is lost; one of {epsilon:g} needs "
-            f"{groups_needed(epsilon, delta, span)} groups: log more or raise epsilon."
+            f"{needed or f'more than {MOST_GROUPS}'} groups{_fits(needed, fits / groups)}: log "
+            "more or raise epsilon."
         )
+
+
+def check_delta(delta: float) -> None:
+    """Raise `CascadeError` for a delta that is not between 0 and 1."""
+    if not 0 < delta < 1:
+        raise CascadeError(f"a delta of {delta:g} is no risk; give one between 0 and 1, as 0.05.")
+
+
+def _fits(needed: int | None, share: float) -> str:
+    return "" if needed is None else f" (and {int(needed * share)} in the fit split)"
 
 
 def _named(sample: Sample) -> str:
@@ -131,11 +168,10 @@ def _infeasible(
 ) -> CascadeError:
     """Says what the first threshold, the one that trusts least, could have proven."""
     groups, span, name = len(losses), sample.span, sample.log.metric.name
-    least = smallest_epsilon(groups, delta, span)
-    wanted = np.linspace(epsilon, span, 400, endpoint=False)[1:]
-    first = (value for value in wanted if _first_p(losses, before, value / span) <= delta)
-    best = next(first, None)
-    feasible = "no drop is" if best is None else f"a drop of {best:.3g} would be"
+    least = provable_epsilon(groups, len(before), delta, span)
+    # the capital grows with epsilon, so p falls
+    best = bisect(lambda value: _first_p(losses, before, value / span) <= delta, epsilon, span)
+    feasible = "no drop is" if best == span else f"a drop of {upwards(best)} would be"
     drop = float(losses[:, 0].mean()) * span
     if drop >= epsilon:
         more = f"it loses {drop:.3g} on them, so more groups will not do"
@@ -144,7 +180,7 @@ def _infeasible(
         more = "far more groups are needed" if needed is None else f"about {needed} are needed"
     return CascadeError(
         f"a drop of at most {epsilon:g} {name} is not proven for even the threshold that trusts "
-        f"least: {groups} groups support {least:.3g} at best, on these {feasible} proven, and "
+        f"least: {groups} groups support {upwards(least)} at best, on these {feasible} proven, and "
         f"{more}; raise epsilon and calibrate on fresh groups, or log more."
     )
 

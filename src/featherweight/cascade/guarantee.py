@@ -5,6 +5,7 @@ distribution. A threshold's promise is the rejection of "its mean loss is above 
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,7 @@ Floats = NDArray[np.float64]
 
 BOLD = 0.75  # of the capital may bet all it has, the rest at most half
 BLOCK = 1 << 21  # values held at once
+MOST_GROUPS = 100_000  # more are not searched for
 
 
 def betting_p(values: ArrayLike, m: float, before: ArrayLike | None = None) -> Floats:
@@ -30,7 +32,7 @@ def betting_p(values: ArrayLike, m: float, before: ArrayLike | None = None) -> F
     With c = 1 a single value of 1 ruins him, with c = 1/2 he needs twice as many groups where
     nothing is lost; so three quarters of the capital bet with c = 1 and the rest with c = 1/2.
     Where all values are 1/2 (signed losses of 0), and a third as many in `before` too, this proves
-    an epsilon that is 1.08 times `smallest_epsilon`, which no test could beat.
+    an epsilon that is 1.08 times `limit_epsilon`, which no test could beat.
     """
     table = _checked(values, m)
     past = np.empty((0, table.shape[1]))
@@ -94,24 +96,96 @@ def binomial_cdf(n: int, p: float) -> Floats:
     return np.asarray(np.minimum(1.0, np.cumsum(np.exp(logs))))
 
 
-def smallest_epsilon(groups: int, delta: float, span: float) -> float:
-    """The least drop that `groups` could prove if none lost anything, in the metric's units.
+def limit_epsilon(groups: int, delta: float, span: float) -> float:
+    """The least drop that any valid test could prove with `groups`, in the metric's units.
 
     `span` is the metric's high - low. A loss of 0 is 1/2 in [0, 1] and a drop of epsilon is m =
     (1 + epsilon / span) / 2; betting all each time multiplies the capital by 1 / (1 - epsilon /
     span) a group, and 1/delta is needed. No valid test does better without wins to count.
+    `betting_p` needs more: `provable_epsilon`.
     """
     _check_delta(delta)
     return float(span * -math.expm1(math.log(delta) / groups)) if groups else span
 
 
-def groups_needed(epsilon: float, delta: float, span: float) -> int:
-    """The fewest groups whose `smallest_epsilon` is at most `epsilon`."""
+def limit_groups(epsilon: float, delta: float, span: float) -> int:
+    """The fewest groups whose `limit_epsilon` is at most `epsilon`."""
     _check_delta(delta)
-    if not 0 < epsilon < span:
-        raise ValueError(f"epsilon {epsilon} is not between 0 and {span}")
+    _check_epsilon(epsilon, span)
     exact = math.log(delta) / math.log1p(-epsilon / span)
     return max(1, math.ceil(exact - 1e-9))
+
+
+def proves(groups: int, fit_groups: int, epsilon: float, delta: float, span: float) -> bool:
+    """Whether `betting_p` proves a drop of `epsilon` where none of the groups loses anything.
+
+    `fit_groups` are what the bets learn from. What holds for some epsilon holds for all larger
+    ones, for more groups and for more fit groups: each raises every factor of the capital.
+    """
+    _check_delta(delta)
+    _check_epsilon(epsilon, span)
+    if not groups:
+        return False
+    nothing = np.full((groups, 1), 0.5)
+    p = betting_p(nothing, (1 + epsilon / span) / 2, np.full((fit_groups, 1), 0.5))
+    return bool(p[0] <= delta)
+
+
+def provable_epsilon(groups: int, fit_groups: int, delta: float, span: float) -> float:
+    """The least drop that `betting_p` proves where nothing is lost, in the metric's units.
+
+    That is `proves` solved for epsilon, to a millionth of `span` from above; `span` itself where
+    the groups are too few for any.
+    """
+    _check_delta(delta)
+    return bisect(lambda share: proves(groups, fit_groups, share, delta, 1.0), 0.0, 1.0) * span
+
+
+def groups_needed(epsilon: float, delta: float, span: float, fit_share: float) -> int | None:
+    """The fewest groups with which `betting_p` proves `epsilon` where nothing is lost.
+
+    For each there are `fit_share` fit groups (rounded down) to learn the bets from. `None` where
+    more than `MOST_GROUPS` are needed.
+    """
+    low = limit_groups(epsilon, delta, span) - 1  # with so few nothing can
+
+    def enough(groups: int) -> bool:
+        return proves(groups, int(groups * fit_share), epsilon, delta, span)
+
+    high = low + 1
+    while high <= MOST_GROUPS and not enough(high):
+        low, high = high, 2 * high
+    if high > MOST_GROUPS:
+        high = MOST_GROUPS
+        if low >= high or not enough(high):
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def upwards(value: float) -> str:
+    """A positive `value` for people, three digits, rounded up: what is named must be provable."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{math.ceil(value / step - 1e-9) * step:.3g}"
+
+
+def bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """The least number between `low` and `high` from which on `holds`, to a millionth of that.
+
+    `holds` is not asked about either end; what is returned holds, or is `high`.
+    """
+    width = 1e-6 * (high - low)
+    while high - low > width:
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def _check_epsilon(epsilon: float, span: float) -> None:
+    if not 0 < epsilon < span:
+        raise ValueError(f"epsilon {epsilon} is not between 0 and {span}")
 
 
 def _check_delta(delta: float) -> None:

@@ -15,7 +15,7 @@ from featherweight.cascade.curve_cost import (
     quality_at_cost,
 )
 from featherweight.cascade.draws import Figure, difference
-from featherweight.cascade.make import chosen, scored
+from featherweight.cascade.make import LEARNED, chosen, part_of, scored
 from featherweight.cascade.path import path
 from featherweight.cascade.reliability import auroc, binned, ece
 from featherweight.cascade.sample import Cost, Sample
@@ -81,11 +81,24 @@ def judged(
     """Judge the scores `names` (see `make.chosen`) on the rows of `part`.
 
     Learned scores, and the bins of confidences, come from the fit split. `at` asks for the quality
-    at that mean cost, `reaching` for the cost at which that quality is reached. Raises
-    `CascadeError` for a score named twice, and where curves cannot be made.
+    at that mean cost, `reaching` for the cost at which that quality is reached, both with two
+    stages only. On the fit split there is no ECE of binned confidences, which would be judged on
+    the rows that they were made of. Raises `CascadeError` for a score named twice, for learned
+    scores on the fit split, and where curves cannot be made.
     """
     if len(set(names)) < len(names):
         raise CascadeError("a score is named twice; name each once.")
+    learned = [name for name in names if name in LEARNED]
+    if part == "fit" and learned:
+        raise CascadeError(
+            f"{learned[0]} is learned on the split 'fit' and looks too good there; judge it on "
+            "another with --part."
+        )
+    if len(log.models) > 2 and (at is not None or reaching is not None):
+        raise CascadeError(
+            f"quality at a cost (--at) and cost of a quality (--reaching) are of two stages and "
+            f"the log has {len(log.models)}; leave them out and read the curve."
+        )
     rows = log.part(part)
     if not rows.rows:
         raise CascadeError(
@@ -102,12 +115,13 @@ def judged(
                     f"{len(log.models)} stages have no one share that is passed on; draw quality "
                     "over a cost with --axis."
                 )
-            fit = scored(log.part("fit"), scores)
+            fit = scored(part_of(log, "fit"), scores)
             one: Curve | PathCurve = path_curve(sample, path(fit, fit.cost(axis)), axis, seed=seed)
             figures[name] = {"audc": one.audc, "audc_random": one.audc_random}
         else:
             one = curve(sample, _known(sample), seed=seed)
-            figures[name] = _figures(one, sample, log, scores[0], seed)
+            fit_rows = None if part == "fit" else log.part("fit")
+            figures[name] = _figures(one, sample, fit_rows, scores[0], seed)
             if at is not None:
                 figures[name]["quality_at"] = quality_at_cost(sample, axis, at, seed=seed)
             if reaching is not None:
@@ -127,7 +141,9 @@ def _known(sample: Sample) -> list[Cost]:
     return [kind for kind in COSTS if all(getattr(a, kind) is not None for a in answers)]
 
 
-def _figures(one: Curve, sample: Sample, log: Log, score: Any, seed: int) -> dict[str, Figure]:
+def _figures(
+    one: Curve, sample: Sample, fit: Log | None, score: Any, seed: int
+) -> dict[str, Figure]:
     found = {
         "small": one.small,
         "large": one.large,
@@ -137,15 +153,14 @@ def _figures(one: Curve, sample: Sample, log: Log, score: Any, seed: int) -> dic
         "s_d": one.s_d,
         "auroc": auroc(sample, seed=seed),
     }
-    confidence = _confidence(sample, log, score)
+    confidence = _confidence(sample, fit, score)
     if confidence is not None:
         found["ece"] = ece(sample, confidence, seed=seed).error
     return found
 
 
-def _confidence(sample: Sample, log: Log, score: Any) -> Floats | None:
+def _confidence(sample: Sample, fit: Log | None, score: Any) -> Floats | None:
     """In [0, 1]: of the mean log-probability its exponential, else by bins of the fit split."""
     if isinstance(score, Score) and score.name == "mean":
         return np.exp(sample.scores[:, 0])
-    fit = log.part("fit")
-    return binned(scored(fit, [score]), sample) if fit.rows else None
+    return binned(scored(fit, [score]), sample) if fit is not None and fit.rows else None

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeGuard
 
 import orjson
 
+from featherweight.cascade.tokens import ROUNDING
 from featherweight.cascade.types import SPLITS, Answer, Log, Metric, Row
 from featherweight.errors import DataError
 from featherweight.files import sha256, write_atomic
@@ -195,7 +196,7 @@ def _answer(stage: Line, metric: Metric, model: str) -> Answer:
     if not isinstance(ended, bool):
         _fail(where, f"'ended' is {what(ended)}", "write true or false")
     logprobs = _list(stage, "token_logprobs")
-    if logprobs and max(logprobs) > 0.01:  # engines round, but a probability is no rounding
+    if logprobs and max(logprobs) > ROUNDING:  # engines round, but a probability is no rounding
         _fail(where, f"'token_logprobs' holds {max(logprobs)}", "write natural logs, at most 0")
     lists = {key: _list(stage, key) for key in ("margins", "entropies")}
     for key, found in lists.items():

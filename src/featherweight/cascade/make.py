@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +14,16 @@ from featherweight.cascade.calibration import Calibration
 from featherweight.cascade.curve import curve
 from featherweight.cascade.fit import Kind, fit_rule
 from featherweight.cascade.learned import Learned, Target
+from featherweight.cascade.learned_json import Reader
 from featherweight.cascade.log import read_log
-from featherweight.cascade.rule import Decoding, DeferralRule, StageRule, alternatives
+from featherweight.cascade.rule import DeferralRule, StageRule, alternatives
+from featherweight.cascade.rule_file import STAGE, read_stage
 from featherweight.cascade.sample import Cost, Sample, sample
 from featherweight.cascade.scores import Score, score_answers
-from featherweight.cascade.types import Log
-from featherweight.engines.load import Kind as EngineKind
+from featherweight.cascade.types import Log, Split
 from featherweight.errors import CascadeError
+
+AGAIN = "make the log with `featherweight cascade log`"
 
 LEARNED: Mapping[str, tuple[Kind, Target]] = {
     "boosting": ("boosting", "gain"),
@@ -36,7 +40,7 @@ def read_logs(paths: Sequence[Path]) -> Log:
     first = logs[0]
     seen: dict[str, Path] = {}
     for path, log in zip(paths, logs, strict=True):
-        if (log.metric, log.models, _stages(log)) != (first.metric, first.models, _stages(first)):
+        if (log.metric, log.models, _facts(log)) != (first.metric, first.models, _facts(first)):
             raise CascadeError(
                 f"{path} and {paths[0]} are not about the same stages and metric; join logs of "
                 "one cascade only."
@@ -68,10 +72,59 @@ def sha256_of(digests: Sequence[str]) -> str:
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
-def _stages(log: Log) -> list[Any]:
-    """Of each stage what decides about its answers; what they cost may differ."""
-    about = log.extra.get("stages", [])
+def _facts(log: Log) -> list[dict[str, Any]] | None:
+    """Of each stage what decides about its answers; what they cost may differ between logs.
+
+    `None` where the header names no stages. Raises `CascadeError` where they are no objects, one
+    for each stage.
+    """
+    about = log.extra.get("stages")
+    if about is None:
+        return None
+    objects = isinstance(about, list) and all(isinstance(one, dict) for one in about)
+    if not objects or len(about) != len(log.models):
+        raise CascadeError(
+            f"the log's header does not say in 'stages' which models its {len(log.models)} stages "
+            f"are; write one object for each (docs/cascade-log.md), or {AGAIN}."
+        )
     return [{k: v for k, v in stage.items() if k != "usd_basis"} for stage in about]
+
+
+def _stages(log: Log) -> list[StageRule]:
+    """The stages of the log's header, without score and threshold.
+
+    Raises `CascadeError` where it does not say who they are (docs/cascade-log.md).
+    """
+    facts = _facts(log)
+    if facts is None:
+        raise CascadeError(
+            "the log's header does not say which models its stages are, so no rule could be kept "
+            f"to them; {AGAIN}."
+        )
+    found = []
+    for number, one in enumerate(facts):
+        where = f"the log's header: stages[{number}]"
+        told = {key: one[key] for key in STAGE if key in one}
+        try:
+            stage = read_stage(Reader(told | {"score": None, "threshold": None}, where), last=True)
+        except CascadeError as error:
+            place = str(error).partition("; ")[0]
+            raise CascadeError(
+                f"{place}; write it as docs/cascade-log.md says, or {AGAIN}."
+            ) from None
+        found.append(stage)
+    return found
+
+
+def part_of(log: Log, split: Split) -> Log:
+    """The rows of a split; raises `CascadeError` where there are none."""
+    rows = log.part(split)
+    if not rows.rows:
+        raise CascadeError(
+            f"the log has no rows in the split {split!r}, which this needs; log some, or name a "
+            "log that has them too."
+        )
+    return rows
 
 
 def chosen(log: Log, names: Sequence[str], seed: int) -> list[Score | Learned]:
@@ -89,10 +142,18 @@ def chosen(log: Log, names: Sequence[str], seed: int) -> list[Score | Learned]:
     for stage, name in enumerate(wanted):
         if name in LEARNED:
             kind, target = LEARNED[name]
-            found.append(fit_rule(log.part("fit"), stage, kind, target, seed))
+            found.append(fit_rule(part_of(log, "fit"), stage, kind, target, seed))
         else:
-            found.append(Score.parse(name))
+            found.append(_plain(name))
     return found
+
+
+def _plain(name: str) -> Score:
+    try:
+        return Score.parse(name)
+    except CascadeError as error:
+        learned = ", ".join(LEARNED)
+        raise CascadeError(f"{str(error)[:-1]}; or one that is learned: {learned}.") from None
 
 
 def scored(log: Log, scores: Sequence[Score | Learned]) -> Sample:
@@ -121,14 +182,14 @@ def calibrate(
     Raises `CascadeError` where the target cannot be kept, and for what `made` refuses.
     """
     scores = chosen(log, names, seed)
-    rows = scored(log.part("calibrate"), scores)
+    rows = scored(part_of(log, "calibrate"), scores)
     if quality is not None:
-        fit = scored(log.part("fit"), scores)
+        fit = scored(part_of(log, "fit"), scores)
         found = for_quality(fit, rows, quality, delta, seed)
     elif budget is not None:
         found = for_budget(rows, budget if len(budget) > 1 else budget[0], seed)
     elif cost is not None:
-        found = for_cost(scored(log.part("fit"), scores), rows, *cost, seed)
+        found = for_cost(scored(part_of(log, "fit"), scores), rows, *cost, seed)
     else:
         raise ValueError("no target")
     return made(log, scores, found, _points(rows)), found
@@ -151,15 +212,11 @@ def made(
 ) -> DeferralRule:
     """The rule that `calibration` stands for.
 
-    Raises `CascadeError` where the log does not say who its stages are, or where a stage would
-    never be trusted: it costs and gives nothing.
+    Raises `CascadeError` where the log does not say who its stages are, where a score reads
+    alternatives that the log's header says were not asked for, or where a stage would never be
+    trusted: it costs and gives nothing.
     """
-    about = log.extra.get("stages")
-    if not isinstance(about, list) or len(about) != len(log.models):
-        raise CascadeError(
-            "the log's header does not say which models its stages are, so no rule could be kept "
-            "to them; make the log with `featherweight cascade log`."
-        )
+    about = _stages(log)
     stages = []
     for number, one in enumerate(about):
         last = number == len(about) - 1
@@ -170,19 +227,16 @@ def made(
                 f"stage {number} ({log.models[number]}) would never be trusted under this target; "
                 "leave it out, choose another score, or ask for less."
             )
-        stages.append(
-            StageRule(
-                model=one["model"],
-                engine=cast(EngineKind, one["engine"]),
-                identity=one["identity"],
-                template_sha256=one["template_sha256"],
-                max_tokens=one["max_tokens"],
-                decoding=Decoding(one["decoding"]["temperature"], tuple(one["decoding"]["stop"])),
-                top_logprobs=0 if score is None else alternatives(score),
-                score=score,
-                threshold=threshold,
+        k = 0 if score is None else alternatives(score)
+        if one.top_logprobs < k:
+            raise CascadeError(
+                f"stage {number} ({log.models[number]}): the log's header says that "
+                f"{one.top_logprobs} alternatives were asked for each token, and the score {score} "
+                f"reads {k} or more; log with --margins, or use another score."
             )
-        )
+        if isinstance(score, Score) and score.stream == "entropies":
+            k = one.top_logprobs  # those in the log are made of so many
+        stages.append(replace(one, top_logprobs=k, score=score, threshold=threshold))
     promise = calibration.promise
     return DeferralRule(
         tuple(stages),

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from featherweight.cascade.answers import ALTERNATIVES
 from featherweight.cascade.learned import Learned
 from featherweight.cascade.scores import Score
 from featherweight.cascade.types import Metric, Threshold
@@ -62,7 +61,10 @@ class DeferralRule:
 
 
 def alternatives(score: Score | Learned) -> int:
-    """How many top log-probabilities a token `score` reads."""
+    """How many top log-probabilities a token `score` reads at the least.
+
+    An entropy grows with their number: a rule asks for as many as its log did.
+    """
     if isinstance(score, Learned) or score.stream == "token_logprobs":
         return 0
-    return 2 if score.stream == "margins" else ALTERNATIVES
+    return 2

@@ -24,6 +24,7 @@ from featherweight.errors import CascadeError
 from featherweight.files import write_atomic
 
 VERSION = 1
+STAGE = "model engine identity template_sha256 decoding max_tokens top_logprobs".split()
 PROMISES = ("budget", "quality", "cost")
 AGAIN = "make the rule again with `featherweight cascade calibrate`"
 
@@ -104,7 +105,7 @@ def rule_from(data: object, where: str) -> DeferralRule:
     parts = list(top.parts("stages"))
     if len(parts) < 2:
         raise top.wrong("stages", f"has {len(parts)}", "a cascade has two or more")
-    stages = tuple(_stage(part, last=part is parts[-1]) for part in parts)
+    stages = tuple(read_stage(part, last=part is parts[-1]) for part in parts)
     for part, stage in zip(parts, stages, strict=True):
         if stage.decoding != stages[0].decoding:
             raise part.wrong(
@@ -130,11 +131,9 @@ def rule_from(data: object, where: str) -> DeferralRule:
     )
 
 
-def _stage(part: Reader, last: bool) -> StageRule:
-    part.keys(
-        *"model engine identity template_sha256 decoding max_tokens top_logprobs".split(),
-        *("score", "threshold"),
-    )
+def read_stage(part: Reader, last: bool) -> StageRule:
+    """One stage; raises `CascadeError` with the place of what is wrong."""
+    part.keys(*STAGE, "score", "threshold")
     engine = cast(Kind, part.one_of("engine", get_args(Kind)))
     identity = part.part("identity")
     _text(identity, "spec")
