@@ -33,7 +33,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             )
         )
         task = load_task(str(data), how="generation")
-        extra = {"task": task.name, "settings": dict(task.settings), "stages": []}
+        extra = {"task": task.name, "settings": dict(task.settings)}
         path = folder / f"log-{number}.jsonl"
         write_log(Log(log.metric, log.models, tuple(rows), extra=extra), path)
         paths.append(path)
