@@ -87,6 +87,8 @@ def test_three_stages(tmp_path: Path) -> None:
     write_rule(tmp_path / "rule.json", rule)
     assert len(read_rule(tmp_path / "rule.json").stages) == 3
     assert len(found.thresholds) == 2 and rule.curve == ()
+    with pytest.raises(CascadeError, match="1 budgets for 2 stages"):
+        calibrate(log, ["mean"], budget=[0.5])
 
 
 def test_what_no_rule_can_be_made_of() -> None:

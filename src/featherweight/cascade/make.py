@@ -187,7 +187,7 @@ def calibrate(
         fit = scored(part_of(log, "fit"), scores)
         found = for_quality(fit, rows, quality, delta, seed)
     elif budget is not None:
-        found = for_budget(rows, budget if len(budget) > 1 else budget[0], seed)
+        found = for_budget(rows, budget, seed)  # one each: one for all would skip middle stages
     elif cost is not None:
         found = for_cost(scored(part_of(log, "fit"), scores), rows, *cost, seed)
     else:
