@@ -158,6 +158,7 @@ def test_curves(log: Path, tmp_path: Path) -> None:
         "min",
     ]
     assert picture.read_text().startswith("<?xml")
+    assert done.stderr == f"wrote {picture}\n"
     rows = run("curve", "--log", log, "--csv").stdout.splitlines()
     assert len(rows) == 102 and rows[0].startswith("curve,deferral,seconds")
     found = json.loads(run("curve", "--log", log, "--json").stdout)

@@ -249,6 +249,7 @@ def curve(
         )
         if plot is not None:
             draw(found.curves, plot, axis=axis.value)
+            say(f"wrote {plot}")
     except FeatherweightError as error:
         fail(error)
     if csv:
