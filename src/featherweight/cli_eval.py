@@ -78,7 +78,10 @@ def eval(
         int | None, typer.Option(min=1, help="Tokens that an answer may have.")
     ] = None,
     no_repeat: Annotated[
-        int, typer.Option(min=0, metavar="N", help="No N tokens twice in an answer; hf: only.")
+        int,
+        typer.Option(
+            min=0, metavar="N", help="No N tokens in a row twice in an answer; local models only."
+        ),
     ] = 0,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many; of QMSum whole meetings.")

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from featherweight.engines.embedded import shipped_model
 from featherweight.engines.llama_answer import Answer
 from featherweight.engines.llama_cpp import LlamaCppEngine
 from featherweight.engines.llama_socket import PrivateSocket
+from featherweight.engines.text import repeats
 from featherweight.engines.types import Delta, Message, Prompt, Request
 from featherweight.errors import ContextLengthError, EngineError
 
@@ -114,6 +116,52 @@ def test_a_batch_answers_in_order_as_one_by_one(engine: LlamaCppEngine) -> None:
         assert len(answer.token_ids) <= answer.completion_tokens <= request.max_tokens
         assert answer.model == "small" and answer.seconds > 0
     assert together[2].text.strip(" ,").startswith(("and", "blue"))  # it goes on
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_an_answer_does_not_repeat_itself(engine: LlamaCppEngine, n: int) -> None:
+    free = [
+        Request("la la la la la", max_tokens=40, top_logprobs=60),
+        Request(chat("Write the word yes ten times."), max_tokens=40, top_logprobs=60),
+        Request("Count: one, two, one, two,", max_tokens=40, top_logprobs=60, stop=("nine",)),
+    ]
+    blocked = [replace(request, no_repeat=n) for request in free]
+    changed = 0
+    for plain, request, answer in zip(
+        engine.generate(free), blocked, engine.generate([*blocked, *MIXED]), strict=False
+    ):
+        ids, tops = answer.token_ids, answer.top_logprobs
+        assert answer.error is None and ids and tops and answer.token_logprobs
+        assert len(ids) <= answer.completion_tokens <= 40
+        assert (answer.completion_tokens == 40) == (answer.finish_reason == "length")
+        for at, (token, top) in enumerate(zip(ids, tops, strict=True)):
+            allowed = [one for one in top if one.id not in repeats(ids[:at], n)]
+            assert token == allowed[0].id  # the likeliest, by the model's own distribution
+            assert answer.token_logprobs[at] == allowed[0].logprob
+        deltas = list(engine.stream(request))
+        assert "".join(delta.text for delta in deltas) == answer.text
+        assert [x for d in deltas for x in d.token_logprobs or ()] == list(answer.token_logprobs)
+        changed += ids != plain.token_ids
+    assert changed >= 2
+
+
+def test_sampling_does_not_repeat_either(engine: LlamaCppEngine) -> None:
+    request = Request("la la la la la", max_tokens=30, temperature=0.3, no_repeat=2)
+    first, again, other = engine.generate([request, request, replace(request, seed=5)])
+    for answer in (first, other):
+        ids = answer.token_ids or ()
+        assert len(set(pairwise(ids))) == len(ids) - 1
+    assert first.token_ids == again.token_ids != other.token_ids
+
+
+def test_after_a_character_of_several_tokens_repetitions_are_let_be(
+    engine: LlamaCppEngine,
+) -> None:
+    request = Request("Repeat: 🎉🇫🇷 🎉🇫🇷 🎉🇫🇷 🎉", max_tokens=30)
+    blocked = next(engine.generate([replace(request, no_repeat=1)]))
+    assert blocked.error is None and blocked.token_ids is None
+    assert blocked.completion_tokens == 30
+    assert len(set(blocked.text)) < len(blocked.text)
 
 
 def test_an_error_in_the_middle_does_not_stop_the_rest(engine: LlamaCppEngine) -> None:

@@ -15,7 +15,7 @@ import torch
 from featherweight.engines.hf_model import Model
 from featherweight.engines.hf_prompts import Encoded
 from featherweight.engines.hf_vocabulary import Vocabulary
-from featherweight.engines.text import TextHolder
+from featherweight.engines.text import TextHolder, repeats
 from featherweight.engines.types import Delta, FinishReason, Request, TopLogprob
 
 
@@ -114,16 +114,6 @@ def _choose(rows: Sequence[Row], logits: torch.Tensor, vocabulary: Vocabulary) -
                 "too narrow for it, so try dtype fp32."
             )
     return tokens
-
-
-def repeats(ids: Sequence[int], n: int) -> set[int]:
-    """The tokens that would make the last `n` of `ids` and them an n-gram that stands in `ids`."""
-    if not n or len(ids) < n:
-        return set()
-    start = list(ids[len(ids) - n + 1 :])
-    return {
-        ids[at + n - 1] for at in range(len(ids) - n + 1) if list(ids[at : at + n - 1]) == start
-    }
 
 
 def _add(

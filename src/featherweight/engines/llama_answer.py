@@ -4,6 +4,10 @@ Stop strings are handled here, not by the server: the server reports a cut-off t
 bytes, which cannot be told from the end token. A character that takes several tokens (emoji, some
 scripts) comes with the log-probability of the last of them only; the answer's log-probabilities
 are then `None`, since a list with holes would be taken for the whole.
+
+The server cannot keep an answer from repeating itself: its penalties read the prompt too. Where a
+token would (`Request.no_repeat`), the answer drops it, stops the server and says what it must not
+choose there; the caller asks for the rest, whose first token is then free of those, and so on.
 """
 
 import threading
@@ -11,12 +15,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from featherweight.engines.text import TextHolder
+from featherweight.engines.text import TextHolder, repeats
 from featherweight.engines.types import Delta, FinishReason, Generation, Request, TopLogprob, failed
 
 
 class Answer:
-    """Takes the chunks as the server calls it with them; `on_delta` gets what is certain."""
+    """Takes the chunks as the server calls it with them; `on_delta` gets what is certain.
+
+    While `rest` is true after a call to the server, it is to be asked for the rest: what follows
+    `ids`, none of `banned` first.
+    """
 
     def __init__(
         self, request: Request, stop: threading.Event, on_delta: Callable[[Delta], None]
@@ -29,8 +37,21 @@ class Answer:
         self._sent = 0  # tokens whose log-probabilities were handed on
         self._written = 0  # tokens that the model wrote, those without log-probability included
         self._complete = True
+        self._before = 0  # tokens written in earlier calls to the server
+        self.rest = True
+        self.banned: set[int] = set()
         self._finish: FinishReason | None = None
         self._error: str | None = None
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens written so far, while the server told them all."""
+        return [token["id"] for token in self._tokens]
+
+    def ask(self) -> None:
+        """A call to the server begins."""
+        self.rest = False
+        self._before = len(self._tokens)
 
     def __call__(self, chunk: dict[str, Any]) -> bool:
         """Take one chunk; True tells the server to stop."""
@@ -41,24 +62,37 @@ class Answer:
             self._take(choice, (chunk.get("timings") or {}).get("predicted_n"))
         # a program that ends waits for its threads, so they must not write to their limit
         ended = not threading.main_thread().is_alive()
-        return self._stop.is_set() or self._finish is not None or ended
+        return self._stop.is_set() or self._finish is not None or self.rest or ended
 
     def _take(self, choice: dict[str, Any], written: int | None) -> None:
         tokens = (choice.get("logprobs") or {}).get("content") or []
+        if self._repeats(tokens):
+            return
         self._tokens += tokens
         text = choice.get("text") or ""
         if text or tokens:  # one token a chunk, as long as the answer is complete
             text = self._holder.feed(text.encode())
         if written is not None:
-            self._written = written
-            self._complete = self._complete and len(self._tokens) == written
+            self._written = self._before + written
+            self._complete = self._complete and len(self._tokens) == self._written
         if self._holder.stopped:
             self._finish = "stop"
         elif reason := choice.get("finish_reason"):
             self._finish = "length" if reason == "length" else "stop"
             text += self._holder.finish()
+        elif self.banned and tokens and self._complete and self._written < self._request.max_tokens:
+            self.banned, self.rest = set(), True  # what was banned is so for one token only
         if text:
             self._on_delta(self._delta(text, self._holder.tokens_shown()))
+
+    def _repeats(self, tokens: Sequence[dict[str, Any]]) -> bool:
+        """Whether `tokens` (one, or none) repeat; after a token that was not told, none does."""
+        if not self._request.no_repeat or not self._complete or self.banned or not tokens:
+            return False
+        banned = repeats(self.ids, self._request.no_repeat)
+        if tokens[0]["id"] in banned:
+            self.banned, self.rest = banned, True
+        return self.rest
 
     def _delta(self, text: str, upto: int) -> Delta:
         """`text` with the log-probabilities not handed on yet; those after `upto` may be cut."""

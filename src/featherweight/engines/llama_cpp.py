@@ -245,7 +245,7 @@ class LlamaCppEngine:
 
     def _checked_tokens(self, request: Request) -> list[int]:
         """The prompt as token ids; raises `ContextLengthError` where the answer would not fit."""
-        check_request(self.name, request)
+        check_request(self.name, request, blocks=True)
         tokens = self._tokens(request.prompt)
         check_context(self.name, len(tokens), request.max_tokens, self.context_length)
         return tokens
@@ -265,21 +265,25 @@ class LlamaCppEngine:
         server = self._opened()
         started = time.perf_counter()
         answer = Answer(request, stop, on_delta)
-        server.handle_completions(
-            {
-                "prompt": tokens,
-                "max_tokens": request.max_tokens,
-                "temperature": request.temperature,
-                "seed": request.seed,
-                "top_k": 0,
-                "top_p": 1.0,
-                "min_p": 0.0,
-                "logprobs": max(1, request.top_logprobs),
-                "stream": True,
-                "timings_per_token": True,  # the only count of tokens that covers every chunk
-            },
-            answer,
-        )
+        while answer.rest and not stop.is_set():  # again only after a repetition (no_repeat)
+            answer.ask()
+            written = answer.ids
+            server.handle_completions(
+                {
+                    "prompt": tokens + written,
+                    "max_tokens": request.max_tokens - len(written),
+                    "temperature": request.temperature,
+                    "seed": request.seed + len(written),
+                    "top_k": 0,
+                    "top_p": 1.0,
+                    "min_p": 0.0,
+                    "logit_bias": [[token, False] for token in sorted(answer.banned)],
+                    "logprobs": max(1, request.top_logprobs),
+                    "stream": True,
+                    "timings_per_token": True,  # the only count of tokens that covers every chunk
+                },
+                answer,
+            )
         return answer.last(self.name, len(tokens), time.perf_counter() - started)
 
     # -- text to tokens ---------------------------------------------------------------------

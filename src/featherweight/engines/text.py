@@ -29,7 +29,9 @@ def check_request(model: str, request: Request, blocks: bool = False) -> None:
     elif request.no_repeat < 0:
         wrong = f"no_repeat is {request.no_repeat}, give 0 or more"
     elif request.no_repeat and not blocks:
-        wrong = "this engine cannot block repetitions (no_repeat), use an hf: model for that"
+        wrong = (
+            "a server cannot be told to block repetitions (no_repeat), use a local model for that"
+        )
     elif isinstance(request.stop, str) or not all(request.stop):
         wrong = "stop must be a tuple of strings that are not empty"
     elif not all(map(_is_text, request.stop)):
@@ -82,6 +84,16 @@ def check_context(model: str, prompt_tokens: int, max_tokens: int, context_lengt
     """Raise `ContextLengthError` where prompt and answer cannot fit together."""
     if prompt_tokens + max_tokens > context_length:
         raise ContextLengthError(model, prompt_tokens, max_tokens, context_length)
+
+
+def repeats(ids: Sequence[int], n: int) -> set[int]:
+    """The tokens that after `ids` would end an n-gram that stands in `ids` already."""
+    if not n or len(ids) < n:
+        return set()
+    start = list(ids[len(ids) - n + 1 :])
+    return {
+        ids[at + n - 1] for at in range(len(ids) - n + 1) if list(ids[at : at + n - 1]) == start
+    }
 
 
 def find_stop(data: bytes, stop: Sequence[bytes]) -> int | None:

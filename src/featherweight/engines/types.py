@@ -28,7 +28,8 @@ class Request:
 
     With `no_repeat` n above 0 no n tokens in a row are written twice in one answer, though the
     prompt's may be (n-gram blocking, Paulus et al., arXiv 1705.04304): small models otherwise say
-    one sentence for ever. An engine that cannot do it refuses the request.
+    one sentence for ever. llama.cpp does it up to the first character that takes several tokens; an
+    engine that cannot do it refuses the request.
     """
 
     prompt: Prompt
