@@ -39,7 +39,7 @@ def test_the_split_into_tokens_does_not_matter(text: str, cuts: list[int], stop:
 def test_who_can_block_repetitions() -> None:
     request = Request("x", no_repeat=3)
     check_request("m", request, blocks=True)
-    with pytest.raises(EngineError, match=r"m: .*cannot block repetitions.* use an hf: model"):
+    with pytest.raises(EngineError, match=r"m: .*told to block repetitions.* use a local model"):
         check_request("m", request)
     with pytest.raises(EngineError, match="no_repeat is -1"):
         check_request("m", Request("x", no_repeat=-1), blocks=True)

@@ -38,7 +38,7 @@ class Answer:
         self._written = 0  # tokens that the model wrote, those without log-probability included
         self._complete = True
         self._before = 0  # tokens written in earlier calls to the server
-        self.rest = True
+        self.rest = False
         self.banned: set[int] = set()
         self._finish: FinishReason | None = None
         self._error: str | None = None

@@ -265,7 +265,7 @@ class LlamaCppEngine:
         server = self._opened()
         started = time.perf_counter()
         answer = Answer(request, stop, on_delta)
-        while answer.rest and not stop.is_set():  # again only after a repetition (no_repeat)
+        while True:
             answer.ask()
             written = answer.ids
             server.handle_completions(
@@ -284,6 +284,8 @@ class LlamaCppEngine:
                 },
                 answer,
             )
+            if not answer.rest or stop.is_set():  # the rest is asked for after a repetition
+                break
         return answer.last(self.name, len(tokens), time.perf_counter() - started)
 
     # -- text to tokens ---------------------------------------------------------------------
