@@ -162,7 +162,7 @@ def test_a_stage_that_cannot_be_opened_closes_the_others(folder: Path, opened: O
 def test_folders_that_hold_no_cascade(tmp_path: Path, folder: Path, gguf: Path) -> None:
     for path, message in (
         (tmp_path / "nowhere", "there is no such folder; make one with `featherweight cascade ca"),
-        (gguf, "there is no such folder"),
+        (gguf, ": a file; name its folder"),
         (tmp_path, r"no rule.json in it; name a folder that"),
     ):
         for open_it in (open_cascade, cascade_identity):

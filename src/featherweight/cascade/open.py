@@ -49,6 +49,8 @@ def cascade_identity(folder: Path) -> dict[str, Any]:
 def rule_path(folder: Path) -> Path:
     """Where the rule of a cascade directory is; raises `CascadeError` where there is none."""
     folder = folder.expanduser()
+    if folder.is_file():
+        raise CascadeError(f"cascade:{folder}: a file; name its folder, {folder.parent}.")
     if not folder.is_dir():
         raise CascadeError(
             f"cascade:{folder}: there is no such folder; make one with "
