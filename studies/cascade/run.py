@@ -2,7 +2,7 @@
 
 usage: run.py --data DIR --work FOLDER [--only STEP ...] [--seeds 0 1 2]
 
-1. large: SmolLM2-135M-Instruct, LoRA on its part of the mix (FOLDER/large).
+1. large: SmolLM2-135M-Instruct, LoRA on its part of the mix, merged (FOLDER/large).
 2. small: 15 of its 30 layers by block influence, healed on QMSum's train transcripts; every arm
    starts from it (FOLDER/small).
 3. cache: the large model reads what the arms learn from (hidden states: every loss exactly).
@@ -13,6 +13,7 @@ usage: run.py --data DIR --work FOLDER [--only STEP ...] [--seeds 0 1 2]
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import torch
 
 from featherweight.cascade.record import answers_of_run
 from featherweight.compress import prune
-from featherweight.distill import Settings, teach, train
+from featherweight.distill import Settings, export_safetensors, teach, train
 from featherweight.distill.student import open_base
 from featherweight.engines import load_engine
 from featherweight.files import write_atomic
@@ -64,7 +65,7 @@ def main() -> None:
     if "small" in args.only:
         small(args.data, args.work)
     if "cache" in args.only:
-        teach(str(args.work / "large"), mix.part(args.data, "arms"), args.work / "cache",
+        teach(f"hf:{args.work / 'large'}", mix.part(args.data, "arms"), args.work / "cache",
               keep="hidden", max_length=LENGTH)  # fmt: skip
     names = [f"{name}-{seed}" for seed in args.seeds for name in args.arms]
     if "arms" in args.only:
@@ -85,10 +86,12 @@ def done(folder: Path) -> bool:
 
 
 def large(data: Path, work: Path) -> None:
-    if (work / "large" / "adapter_config.json").exists():
+    if done(work / "large"):
         return
     settings = Settings(method="lora", batch=16, micro_batch=8, max_length=LENGTH, save_every=25)
-    train(BASE, mix.part(data, "large"), work / "large", settings=settings)
+    if not (work / "large-lora" / "adapter_config.json").exists():
+        train(BASE, mix.part(data, "large"), work / "large-lora", settings=settings)
+    export_safetensors(str(work / "large-lora"), work / "large")  # a teacher is no adapter
 
 
 def small(data: Path, work: Path) -> None:
@@ -104,21 +107,29 @@ def small(data: Path, work: Path) -> None:
 
 def arm(data: Path, work: Path, name: str) -> None:
     kind, _, seed = name.rpartition("-")
-    chosen = ARMS[kind]
+    learn(data, work, kind, int(seed), LR, work / "arms" / name)
+
+
+def learn(data: Path, work: Path, kind: str, seed: int, lr: float, output: Path) -> None:
     # a micro-batch is the whole step, so that the random mask is shuffled over all of it
-    settings = Settings(**{"lr": LR, **chosen}, batch=8, micro_batch=8, max_length=LENGTH,
-                        seed=int(seed), save_every=50)  # fmt: skip
+    settings = Settings(**{"lr": lr, **ARMS[kind]}, batch=8, micro_batch=8, max_length=LENGTH,
+                        seed=seed, save_every=50)  # fmt: skip
     teacher = None if kind in ("xent", "gatekeeper") else str(work / "cache")
-    train(f"hf:{work / 'small'}", mix.part(data, "arms"), work / "arms" / name,
+    train(f"hf:{work / 'small'}", mix.part(data, "arms"), output,
           teacher=teacher, settings=settings)  # fmt: skip
 
 
 def answer(data: Path, work: Path, name: str) -> None:
+    answered(data, work, name, work / "large" if name == "large" else work / "arms" / name)
+
+
+def answered(
+    data: Path, work: Path, name: str, folder: Path, splits: Sequence[str] = tuple(mix.LOGGED)
+) -> None:
     """Every logged question, each task and split a run of its own."""
-    folder = work / "large" if name == "large" else work / "arms" / name
     engine = load_engine(f"hf:{folder}", dtype="bf16")
     try:
-        for split in mix.LOGGED:
+        for split in splits:
             for task, examples in mix.logged(data, split).items():
                 kind = "summary" if task == "qmsum" else "choice"
                 limit = mix.MAX_TOKENS["qmsum" if task == "qmsum" else "choice"]
