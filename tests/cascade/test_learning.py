@@ -21,8 +21,6 @@ from featherweight.cascade.learning import (
     NAME,
     SAVED,
     Passed,
-    in_flops,
-    in_seconds,
     learn_requests,
     learner_for,
     row_of,
@@ -255,15 +253,6 @@ def test_a_state_of_another_rule_or_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CascadeError, match="learned with price"):
         next(learn_requests(cascade(), REQUESTS, state, Settings(0.1)))
     assert state.read_bytes() == before
-
-
-def test_costs() -> None:
-    one = engine(0, params=1000)
-    [generation] = one.generate(REQUESTS[:1])
-    assert in_seconds(one, generation) == 0.25
-    tokens = generation.prompt_tokens + generation.completion_tokens
-    assert in_flops(one, generation) == 2 * 1000 * tokens
-    assert in_flops(engine(0, params=None), generation) is None
 
 
 def test_its_log_says_that_it_is_one_and_is_not_signed(tmp_path: Path) -> None:

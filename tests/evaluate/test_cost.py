@@ -15,8 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherweight.engines import Generation
-from featherweight.engines.types import failed
 from featherweight.errors import DataError
 from featherweight.evaluate.cost import (
     NOT_MEASURED,
@@ -30,13 +28,11 @@ from featherweight.evaluate.cost import (
     peak_rss,
     peak_vram,
     read_prices,
-    usage,
 )
 from featherweight.evaluate.statistics import estimates
 
 PRICE = Price(0.5, 2.0, "2026-01-31")
 SMALL = st.integers(0, 40)
-TOLD = Generation("Yes.", None, None, None, "stop", 100, 20, 1.5, "m")
 TABLE: dict[str, Any] = {
     "date": "2026-01-31",
     "currency": "USD",
@@ -141,15 +137,6 @@ def test_an_encoder_decoders_width_stands_for_its_three_attentions() -> None:
 
 
 # ---- usage
-
-
-def test_a_count_that_nobody_told_is_no_count() -> None:
-    assert usage(TOLD) == Usage(100, 20, 1.5)
-    assert usage(replace(TOLD, prompt_tokens=0, completion_tokens=0)) == Usage(None, None, 1.5)
-    assert usage(replace(TOLD, completion_tokens=0)) == Usage(100, None, 1.5)
-    # a server that leaves the end token out of its count, and an answer of nothing else
-    assert usage(replace(TOLD, completion_tokens=0, text="")) == Usage(100, 0, 1.5)
-    assert usage(failed("m", "too long", 0.1)) == Usage(0, 0, 0.1)
 
 
 # ---- a run

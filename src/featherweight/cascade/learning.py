@@ -27,7 +27,6 @@ from featherweight.cascade.trace import Attempt, Trace
 from featherweight.cascade.types import Answer, Metric, Row
 from featherweight.engines.types import Engine, Generation, Request, failed
 from featherweight.errors import EngineError
-from featherweight.evaluate.cost import flops
 from featherweight.files import check_writable
 
 NAME = "online: words"
@@ -55,17 +54,6 @@ class Passed(NamedTuple):
 def in_seconds(engine: Engine, generation: Generation) -> float:
     """What an answer cost, in seconds."""
     return generation.seconds
-
-
-def in_flops(engine: Engine, generation: Generation) -> float | None:
-    """What an answer cost, in operations; `None` where the engine does not know its size."""
-    spent = flops(
-        engine.params,
-        generation.prompt_tokens,
-        generation.completion_tokens,
-        engine.attention_width,
-    )
-    return None if spent is None else spent.total
 
 
 def learner_for(rule: DeferralRule, settings: Settings, state: Path) -> Learner:

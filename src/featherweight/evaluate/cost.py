@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.engines import Generation
 from featherweight.errors import DataError
 from featherweight.evaluate.statistics import Floats
 
@@ -42,22 +41,6 @@ class Usage:
     prompt_tokens: int | None
     completion_tokens: int | None
     seconds: float | None
-
-
-def usage(generation: Generation) -> Usage:
-    """What a generation says that it took.
-
-    A `Generation` has 0 tokens where a server does not tell, which is no measurement: no answer
-    comes from a prompt of 0 tokens. A request that failed is taken at its word: refused before the
-    model read anything, it did cost nothing.
-    """
-    prompt: int | None = generation.prompt_tokens
-    completion: int | None = generation.completion_tokens
-    if generation.finish_reason != "error":
-        prompt = prompt or None
-        if prompt is None or generation.text:
-            completion = completion or None
-    return Usage(prompt, completion, generation.seconds)
 
 
 # ---- operations
