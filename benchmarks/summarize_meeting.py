@@ -211,6 +211,7 @@ def run(python: str, worker: str, file: str, requests: Path) -> dict[str, Any]:
 
 def run_command() -> dict[str, Any]:
     command = [sys.executable, "-m", "featherweight.cli", "summarize", str(MEETING)]
+    command += ["--model", "smollm2-135m"]  # the requests that the others get
     started = time.perf_counter()
     with subprocess.Popen([*command, "--format", "json"], stdout=subprocess.PIPE) as process:
         assert process.stdout

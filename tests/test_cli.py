@@ -257,7 +257,7 @@ def test_writing(opened: Opened, talk: Path, tmp_path: Path, format: str, suffix
     assert "19 euros" in (out / f"talk{suffix}").read_text()
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["command"] == "summarize"
-    assert manifest["outputs"][f"talk{suffix}"]["model"] == "smollm2-135m"
+    assert manifest["outputs"][f"talk{suffix}"]["model"] == "smollm2-135m-meetings"
 
 
 def test_resuming(opened: Opened, talk: Path, tmp_path: Path) -> None:
@@ -583,7 +583,8 @@ def test_the_embedded_model_on_a_meeting(root: Path, sample: Path, ask: list[str
     assert (result.exit_code, result.stderr) == (0, "")
     data = json.loads(result.stdout)
     validate(data, schema)
-    assert data["points"] and data["chunks"]["failed"] == 0 and data["model"] == "smollm2-135m"
+    assert data["points"] and data["chunks"]["failed"] == 0
+    assert data["model"] == "smollm2-135m-meetings"
     for point in data["points"]:
         assert point["evidence"] or not point["supported"]
         for item in point["evidence"]:

@@ -59,7 +59,7 @@ def test_every_command_runs(command: str, folder: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         if "summarize" in one and "--output-dir" not in one:
-            assert "●" in done.stdout and "smollm2-135m ·" in done.stdout
+            assert "●" in done.stdout and "smollm2-135m-meetings ·" in done.stdout
         if "--output-dir" in one:
             assert (folder / "summaries" / "standup.html").stat().st_size > 1000
         if one.startswith(("featherweight eval", "featherweight score", "featherweight compare")):

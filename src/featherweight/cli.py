@@ -71,6 +71,7 @@ class Strategy(StrEnum):
     chapters_resummarise = "chapters-resummarise"
     chapters_rewrite = "chapters-rewrite"
     locate = "locate"
+    answer = "answer"
     quotes = "quotes"
 
 
@@ -91,7 +92,7 @@ def summarize(
     focus: Annotated[Focus | None, typer.Option(help="Only action items, or decisions.")] = None,
     model: Annotated[
         str, typer.Option(metavar="SPEC", help="See `featherweight models`.")
-    ] = "smollm2-135m",
+    ] = "smollm2-135m-meetings",
     format: Annotated[Format, typer.Option(help="What to print or write.")] = Format.text,
     output_dir: Annotated[
         Path | None, typer.Option(help="Write a file for each transcript here; resumes.")

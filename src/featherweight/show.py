@@ -43,14 +43,19 @@ def print_models(console: Console) -> None:
     """The forms of a model spec."""
     try:
         embedded.shipped_model()
-        here = "installed; the default"
+        here = "installed"
     except EngineError:
         here = f"not installed: {embedded.INSTALL_HINT}"
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("--model", "what", "here"):
         table.add_column(column, overflow="fold")
     rows = [
-        ("smollm2-135m", "SmolLM2-135M-Instruct, runs on any CPU, offline", here),
+        (embedded.EMBEDDED, "SmolLM2-135M-Instruct, runs on any CPU, offline", here),
+        (
+            embedded.MEETINGS,
+            "the same, tuned to answer questions about meetings: the default of summarize",
+            here,
+        ),
         ("gguf:PATH", "a GGUF file through llama.cpp; +ADAPTER adds a LoRA in GGUF", "your file"),
         ("hf:DIR", "a transformers model: decoder-only or T5, LoRA folders too", "your folder"),
         (

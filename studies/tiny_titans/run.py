@@ -1,16 +1,19 @@
 """A compact model tuned for meetings, against its base and the large zero-shot models.
 
-usage: run.py --data DIR --work FOLDER [--only ARM ...] [--locator DIR] [--test ARM]
+usage: run.py --data DIR --work FOLDER [--only ARM ...] [--locator NAME] [--test ARM]
 
 Every arm is SmolLM2-135M-Instruct with LoRA (rank 16, answer tokens only), trained on QMSum's train
-split and scored on val; choices are made there. `--test ARM` scores one arm, once, on the 281 test
-questions and on the 244 specific ones with gold spans. What was stopped goes on.
+split and scored on val; choices are made there. `shipped` is the chosen one as it comes with the
+package (GGUF, llama.cpp). `--test ARM` scores one arm, once, on the 281 test questions and on the
+244 specific ones with gold spans. What was stopped goes on.
 """
 
 import argparse
+import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -23,14 +26,16 @@ ARMS: dict[str, dict[str, object]] = {
     "400x3": {"words": 400, "epochs": 3},
 }
 
+NAMES = ("base", "shipped", *ARMS)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", choices=("base", *ARMS), default=["base", *ARMS])
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=["base", *ARMS])
     parser.add_argument("--locator", help="what finds the words: fitted, bm25, or a trained one")
-    parser.add_argument("--test", choices=("base", *ARMS))
+    parser.add_argument("--test", choices=NAMES)
     args = parser.parse_args()
     where = ["--data", str(args.data)]
     found = ["--locator", args.locator] if args.locator else []
@@ -43,7 +48,7 @@ def main() -> None:
         return
     for arm in args.only:
         settings = ARMS.get(arm, ARMS["600x1"])
-        if arm != "base":
+        if arm in ARMS:
             train(where, settings, args.work / arm)
         words = ["--words", str(settings["words"])]
         name = arm + ("" if not args.locator else f"-{Path(args.locator).name}")
@@ -54,6 +59,8 @@ def main() -> None:
 
 def folder(work: Path, arm: str) -> str:
     """Base and tuned are read by one engine, so that nothing but the tuning differs."""
+    if arm == "shipped":
+        return "smollm2-135m-meetings"
     import torch
 
     from featherweight.distill.student import open_base
@@ -77,8 +84,20 @@ def keep(name: str, manifest: Path) -> None:
     told = json.loads(manifest.read_text())
     wanted = ("n", "groups", "cut_off", "metrics", "cost_per_item")
     result = {"arm": name, **{key: told[key] for key in wanted}}
-    (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / f"val-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    (results / f"val-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    # what `featherweight compare` reads
+    pack(manifest.with_name("predictions.jsonl"), results / f"val-{name}.jsonl.gz",
+         ("id", "group", "prediction"))  # fmt: skip
+    pack(manifest.with_name("references.jsonl"), results / "val-references.jsonl.gz")
+
+
+def pack(rows: Path, target: Path, wanted: Sequence[str] = ()) -> None:
+    found = [json.loads(line) for line in rows.open()]
+    kept = [{key: row[key] for key in wanted or row} for row in found]
+    text = "".join(f"{json.dumps(row)}\n" for row in sorted(kept, key=lambda row: row["id"]))
+    target.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def call(*words: str) -> None:

@@ -51,6 +51,8 @@ def test_the_embedded_model_is_the_shipped_file(
     shipped = gguf(tmp_path / "shipped.gguf", "weights")
     monkeypatch.setattr("featherweight.engines.identity.shipped_model", lambda: shipped)
     assert identity("smollm2-135m") == {"spec": "smollm2-135m", "weights": sha("GGUFweights")}
+    tuned = identity("smollm2-135m-meetings")
+    assert tuned["weights"] == sha("GGUFweights") and len(tuned["adapter"]) == 64
     fast = embedded.fast_copy(shipped)
     fast.parent.mkdir(parents=True)
     fast.touch()

@@ -38,7 +38,12 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("spec", "args", "settings"),
     [
-        ("smollm2-135m", (Path("embedded.gguf"),), {"name": "smollm2-135m"}),
+        ("smollm2-135m", (Path("embedded.gguf"),), {"name": "smollm2-135m", "adapter": None}),
+        (
+            "smollm2-135m-meetings",
+            (Path("embedded.gguf"),),
+            {"name": "smollm2-135m-meetings", "adapter": embedded.meetings_adapter()},
+        ),
         ("gguf:a/b.gguf", (Path("a/b.gguf"),), {"name": "gguf:a/b.gguf", "adapter": None}),
         ("gguf:a.gguf+l.gguf", (Path("a.gguf"),), {"adapter": Path("l.gguf")}),
         ("hf:some/dir", ("some/dir",), {}),
@@ -55,7 +60,12 @@ def test_a_spec_opens_its_engine(
 
 def test_the_default_is_the_embedded_model(stubs: None) -> None:
     settings = load_engine(parallel=2).settings  # type: ignore[attr-defined]
-    assert settings == {"name": "smollm2-135m", "parallel": 2, "context_length": 2048}
+    assert settings == {
+        "name": "smollm2-135m",
+        "adapter": None,
+        "parallel": 2,
+        "context_length": 2048,
+    }
 
 
 def test_a_plus_in_a_files_own_name(stubs: None, tmp_path: Path) -> None:

@@ -6,11 +6,14 @@ import pytest
 from scripted import CAPABLE, SMALL, ScriptedEngine, meeting, said, text_of
 
 from featherweight.engines import Generation, Request
+from featherweight.engines.embedded import MEETINGS
 from featherweight.engines.types import failed
 from featherweight.errors import EngineError, FeatherweightError, TranscriptError
-from featherweight.summarize import Strategy, Summary
+from featherweight.summarize import Focus, Strategy, Summary
 from featherweight.summarize import summarize_transcript as summarize
-from featherweight.summarize.strategies import SMALL_CHUNK, STRATEGIES
+from featherweight.summarize.prompts import QUESTIONS
+from featherweight.summarize.strategies import SMALL_CHUNK, STRATEGIES, TUNED_WORDS
+from featherweight.tasks.qmsum import MAX_TOKENS, clipped, located, prompt
 from featherweight.transcript import Transcript, Turn
 
 SUBJECTS = "budget battery button colour menu price screen speaker sticker target".split()
@@ -141,6 +144,51 @@ def test_locate_reads_what_matters_and_says_so(params: int, ask: dict[str, str])
     assert any(f"only the {len(read)} turns" in note for note in summary.notes)
 
 
+def paragraph(request: Request, before: int) -> str:
+    """Sentences on the first items of a part, as a tuned model writes them."""
+    forms = ("I will check {} myself.", "They were about {} and the battery.", "Euros for {}.")
+    return " ".join(map(str.format, forms, items(text_of(request))))
+
+
+def test_an_answer_reads_the_words_it_was_trained_on_and_is_asked_that_way() -> None:
+    transcript = long_meeting(900)
+    engine = small(paragraph)
+    summary = summarize(transcript, engine, strategy="answer", query="What does item217 cost?")
+    [request] = engine.asked
+    turns = [f"{turn.speaker}: {turn.text}" for turn in transcript.turns]
+    chosen = located(turns, "What does item217 cost?", TUNED_WORDS)
+    [taught] = prompt(clipped(turns, chosen, TUNED_WORDS), "What does item217 cost?")
+    [asked] = request.prompt
+    assert isinstance(asked, dict)
+    assert items(asked["content"]) == items(taught["content"])
+    for part in (0, -1):  # the instructions around the excerpt
+        assert asked["content"].split("\n\n")[part] == taught["content"].split("\n\n")[part]
+    assert request.no_repeat == 3 and request.max_tokens == MAX_TOKENS
+    assert len(summary.points) > 1
+    assert items(summary.text) == sorted(items(summary.text))  # the order they were written in
+    assert any(f"only the {len(chosen)} turns" in note for note in summary.notes)
+
+
+def test_an_answer_is_shown_whole_with_the_checks_marks() -> None:
+    false = "The president of France painted the elephants purple, which nobody had expected."
+    engine = small(f"The group will check item005 and its 5 euros. {false}")
+    summary = summarize(long_meeting(20), engine, strategy="answer", query="What about item005?")
+    assert [point.supported for point in summary.points] == [True, False]
+    assert summary.points[1].text == false and summary.points[1].reasons
+
+
+@pytest.mark.parametrize("focus", [None, "actions", "decisions"])
+def test_without_a_question_every_part_is_asked_about(focus: Focus | None) -> None:
+    transcript = long_meeting(900)
+    engine = small(paragraph)
+    summary = summarize(transcript, engine, strategy="answer", focus=focus)
+    texts = [text_of(request) for request in engine.asked]
+    assert set(items("".join(texts))) == set(items("".join(turn.text for turn in transcript.turns)))
+    assert all(len(text.split()) < TUNED_WORDS + 60 for text in texts)
+    assert all(QUESTIONS[focus] in text for text in texts)
+    assert summary.points and summary.chunks_total == len(texts) > 6
+
+
 @pytest.mark.parametrize("params", MANNERS.values(), ids=MANNERS)
 @pytest.mark.parametrize("ask", [{"query": "What about sentence 77?"}, {"focus": "decisions"}])
 def test_locate_in_one_endless_turn(params: int, ask: dict[str, str]) -> None:
@@ -177,12 +225,16 @@ def test_turn_numbers_of_located_evidence_are_those_of_the_meeting() -> None:
         (SMALL, 900, {}, "chapters"),
         (SMALL, 900, {"query": "What?"}, "locate"),
         (SMALL, 900, {"focus": "decisions"}, "quotes"),
+        (MEETINGS, 10, {}, "answer"),
+        (MEETINGS, 900, {"query": "What?"}, "answer"),
+        (MEETINGS, 900, {"focus": "actions"}, "quotes"),
     ],
 )
 def test_the_strategy_chosen(
-    params: int | None, turns: int, ask: dict[str, str], strategy: str
+    params: int | str | None, turns: int, ask: dict[str, str], strategy: str
 ) -> None:
-    engine = ScriptedEngine(about, params=params)
+    tuned = params == MEETINGS
+    engine = small(paragraph, name=params) if tuned else ScriptedEngine(about, params=params)
     summary = summarize(long_meeting(turns), engine, **ask)  # type: ignore[arg-type]
     assert summary.strategy == strategy
     assert not engine.too_long

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from featherweight.engines.embedded import cache_folder, shipped_model
+from featherweight.engines.embedded import MEETINGS, cache_folder, meetings_adapter, shipped_model
 from featherweight.engines.load import gguf_paths, missing, parse
 from featherweight.errors import EngineError
 from featherweight.files import check_writable, sha256
@@ -22,8 +22,10 @@ def dequantised(spec: str) -> Path:
     """
     kind, rest = parse(spec)
     path, adapter = (shipped_model(), None) if kind == "embedded" else gguf_paths(rest)
+    if rest == MEETINGS:
+        adapter = meetings_adapter()
     if adapter is not None:
-        raise EngineError(f"{spec}: an adapter in GGUF is not read here; leave it out.")
+        raise EngineError(f"{spec}: an adapter in GGUF is not read here; name its base alone.")
     if not path.is_file():
         raise EngineError(f"{path} is not there; check the path.")
     target = cache_folder() / "models" / f"{path.stem}-{sha256(path)[:12]}-bf16"

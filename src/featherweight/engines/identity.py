@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from featherweight.engines.embedded import fast_copy, shipped_model
+from featherweight.engines.embedded import MEETINGS, fast_copy, meetings_adapter, shipped_model
 from featherweight.engines.load import gguf_paths, load_engine, missing, parse
 from featherweight.errors import EngineError
 from featherweight.files import sha256
@@ -58,6 +58,8 @@ def identity(engine_spec: str) -> dict[str, Any]:
 def _embedded(spec: str) -> dict[str, Any]:
     shipped = shipped_model()
     found: dict[str, Any] = {"spec": spec, "weights": sha256(shipped)}
+    if spec == MEETINGS:
+        found["adapter"] = sha256(meetings_adapter())
     if fast_copy(shipped).exists():
         found["note"] = "the shipped file's weights; its Q8_0 copy is read"
     return found

@@ -5,16 +5,20 @@ import difflib
 from pathlib import Path
 from typing import Any, Literal
 
+from featherweight.engines import embedded
+from featherweight.engines.embedded import EMBEDDED, EMBEDDED_NAMES, MEETINGS
 from featherweight.engines.types import Engine
 from featherweight.errors import EngineError, UnknownModelError
 
 Kind = Literal["embedded", "gguf", "hf", "openai"]
 KINDS: tuple[Kind, ...] = ("gguf", "hf", "openai")  # the ones that a spec says before its colon
-DEFAULT = "smollm2-135m"
-FORMS = f"{DEFAULT}, gguf:PATH or gguf:PATH+ADAPTER, hf:DIR or hf:OWNER/NAME, openai:URL#MODEL"
+FORMS = (
+    f"{', '.join(EMBEDDED_NAMES)}, gguf:PATH or gguf:PATH+ADAPTER, hf:DIR or hf:OWNER/NAME, "
+    "openai:URL#MODEL"
+)
 
 
-def load_engine(spec: str = DEFAULT, **settings: Any) -> Engine:
+def load_engine(spec: str = EMBEDDED, **settings: Any) -> Engine:
     """Open the engine that `spec` names; `settings` go to its constructor as they are.
 
     Raises `UnknownModelError` for a spec that means nothing, `EngineError` for a model that cannot
@@ -22,7 +26,7 @@ def load_engine(spec: str = DEFAULT, **settings: Any) -> Engine:
     """
     kind, rest = parse(spec)
     if kind == "embedded":
-        return _embedded(settings)
+        return _embedded(rest, settings)
     if kind == "gguf":
         return _gguf(rest, settings)
     if kind == "hf":
@@ -36,7 +40,7 @@ def load_engine(spec: str = DEFAULT, **settings: Any) -> Engine:
 def parse(spec: str) -> tuple[Kind, str]:
     """What kind of engine `spec` names, and what of it; raises `UnknownModelError` for neither."""
     spec = spec.strip()
-    if spec == DEFAULT:
+    if spec in EMBEDDED_NAMES:
         return "embedded", spec
     for kind in KINDS:
         if spec.startswith(f"{kind}:"):
@@ -70,33 +74,35 @@ def _hint(spec: str) -> str:
     kind, colon, rest = spec.partition(":")
     if colon and (near := difflib.get_close_matches(kind.lower(), KINDS, 1, 0.5)):
         return f" did you mean {near[0]}:{rest}?"
-    if difflib.get_close_matches(spec.lower(), [DEFAULT], 1, 0.6):
-        return f" did you mean {DEFAULT}?"
+    if near := difflib.get_close_matches(spec.lower(), EMBEDDED_NAMES, 1, 0.6):
+        return f" did you mean {near[0]}?"
     if spec.count("/") == 1 and not colon:
         return f" did you mean hf:{spec}?"
     return ""
 
 
-def _embedded(settings: dict[str, Any]) -> Engine:
+def _embedded(name: str, settings: dict[str, Any]) -> Engine:
     # It is given short texts, many at once: more slots, each with a smaller context.
     settings = {"parallel": 8, "context_length": 2048, **settings}
-    engine, embedded_model = _llama_cpp()
-    return engine(embedded_model(), name=DEFAULT, **settings)  # type: ignore[no-any-return]
+    engine = _llama_cpp()
+    adapter = embedded.meetings_adapter() if name == MEETINGS else None
+    return engine(  # type: ignore[no-any-return]
+        embedded.embedded_model(), name=name, adapter=adapter, **settings
+    )
 
 
 def _gguf(rest: str, settings: dict[str, Any]) -> Engine:
     path, adapter = gguf_paths(rest)
-    engine, _ = _llama_cpp()
+    engine = _llama_cpp()
     return engine(path, name=f"gguf:{rest}", adapter=adapter, **settings)  # type: ignore[no-any-return]
 
 
-def _llama_cpp() -> tuple[Any, Any]:
+def _llama_cpp() -> Any:
     try:
-        from featherweight.engines.embedded import embedded_model
         from featherweight.engines.llama_cpp import LlamaCppEngine
     except ImportError as error:
         raise missing(error, "local") from None
-    return LlamaCppEngine, embedded_model
+    return LlamaCppEngine
 
 
 def _transformers(rest: str, settings: dict[str, Any]) -> Engine:

@@ -15,6 +15,13 @@ POINTS: dict[Length, int] = {"short": 3, "medium": 6, "long": 12}
 
 SYSTEM = "You summarize meetings. You report only what the transcript says."
 
+QUESTIONS: dict[Focus | None, str] = {
+    None: "What did the group discuss?",  # of a part; "the whole meeting" makes it copy turns
+    "decisions": "What was decided?",
+    "actions": "Who agreed to do what?",
+}
+"""What a model tuned on QMSum is asked where there is no question: as its annotators ask."""
+
 _OPENERS: dict[Focus | None, tuple[tuple[str, str], ...]] = {
     None: (
         (

@@ -17,25 +17,26 @@ UNSURE = 3
 def select(job: Job, reads: list[Read]) -> tuple[list[Point], int]:
     """The points to show, in the order of the meeting, and how many checked ones are not shown.
 
-    A capable model was asked for the points it thinks best: all are shown, up to the number wanted
-    where one text was read at once, and the check marks what it cannot support. Otherwise there are
-    more sentences than are wanted, most of a small model's poor: each stretch of the meeting gives
-    its best, then the best of all fill up. Unsupported sentences of a small model are shown only
-    where there is nothing better.
+    A capable model was asked for the points it thinks best, and one tuned on questions answers in
+    sentences that follow one another: all are shown, up to the number wanted where one text was
+    read at once, and the check marks what it cannot support. Otherwise there are more sentences
+    than are wanted, most of a small model's poor: each stretch of the meeting gives its best, then
+    the best of all fill up. Unsupported sentences of a small model are shown only where there is
+    nothing better.
     """
     finder = EvidenceFinder(job.transcript)
-    checked: list[tuple[float, int, Point]] = []
+    checked: list[tuple[float, int, Point]] = []  # in the order of the meeting
     total = sum(len(read.points) for read in reads)
     for order, read in enumerate(reads):
         for text in read.points:
             value, point = _checked(job, finder, text)
             checked.append((value, order, point))
             job.progress("checking", len(checked), total)
-    if not job.small and len(reads) == 1:
+    if not job.doubted and len(reads) == 1:
         shown = [point for _, _, point in checked[: job.most]]
         return shown, len(checked) - len(shown)
     wanted = job.most
-    if job.small:
+    if job.doubted:
         supported = [item for item in checked if item[2].supported]
         wanted = wanted if supported else UNSURE
         candidates = supported or checked
@@ -46,24 +47,23 @@ def select(job: Job, reads: list[Read]) -> tuple[list[Point], int]:
         next((item for item in ranked if item[1] * wanted // len(reads) == stretch), None)
         for stretch in range(wanted)
     ]
-    chosen: list[tuple[int, Point]] = []
-    for item in [*filter(None, first_of_each), *ranked]:
-        _, order, point = item
-        if len(chosen) < wanted and not any(_alike(point, other) for _, other in chosen):
-            chosen.append((order, point))
-    chosen.sort(key=lambda item: item[0])
-    return [point for _, point in chosen], len(checked) - len(chosen)
+    chosen: list[Point] = []
+    for _, _, point in [*filter(None, first_of_each), *ranked]:
+        if len(chosen) < wanted and not any(_alike(point, other) for other in chosen):
+            chosen.append(point)
+    shown = [point for _, _, point in checked if any(point is other for other in chosen)]
+    return shown, len(checked) - len(shown)
 
 
 def _checked(job: Job, finder: EvidenceFinder, text: str) -> tuple[float, Point]:
     """What a point is worth, and the point with its evidence and the verdict.
 
-    Of a small model's sentence the longest beginning that is supported nearly as well as the best
-    one stands for the whole. Worth is support and detail: "they discussed the design" is true of
-    every meeting.
+    Of a doubted sentence the longest beginning that is supported nearly as well as the best one
+    stands for the whole. Worth is support and detail: "they discussed the design" is true of every
+    meeting.
     """
     found = []
-    for version in shortenings(text) if job.small else [text]:
+    for version in shortenings(text) if job.doubted else [text]:
         evidence = finder.find(version)
         support = finder.check(version, evidence)
         found.append((support, Point(version, support.supported, evidence, support.reasons)))

@@ -11,13 +11,15 @@ from itertools import groupby
 
 import numpy as np
 
+from featherweight.engines.embedded import MEETINGS
 from featherweight.engines.types import Engine, Generation, Message, Prompt, Request
-from featherweight.retrieve import Locator, pack, windows
+from featherweight.retrieve import BM25Locator, Locator, pack, windows
 from featherweight.summarize import prompts
 from featherweight.summarize.chunks import Chunk, Piece, cut, render
 from featherweight.summarize.cues import weight
 from featherweight.summarize.points import distinct, finished_sentence, listed_points
 from featherweight.summarize.types import Focus, Length, Strategy
+from featherweight.tasks.qmsum import MAX_TOKENS, located, prompt
 from featherweight.transcript import Transcript
 
 Progress = Callable[[str, int, int], None]
@@ -44,6 +46,12 @@ SENTENCE_ENDS = ("\n", ". ", "? ", "! ")
 LOCATED_CHUNKS = 6
 """Chunks that a small model reads for a question."""
 
+TUNED_WORDS = 600
+"""Words of a meeting that the tuned model was shown with each question (studies/tiny_titans)."""
+
+Asking = Callable[[Chunk], list[tuple[Request, str | None]]]
+"""The requests for one chunk, each with the beginning that the answer continues."""
+
 Ask = Callable[[str, str | None, Focus | None, int], list[Message]]
 """A prompt of `prompts`: notes, query, focus, number of points."""
 
@@ -58,7 +66,7 @@ class Job:
     length: Length
     focus: Focus | None
     progress: Progress
-    locator: Locator
+    locator: Locator | None
     chunks: int = 0
     failed: list[str] = field(default_factory=list)  # what failed and why, one entry a chunk
     prompt_tokens: int = 0
@@ -66,10 +74,16 @@ class Job:
     answered: Counter[str] = field(default_factory=Counter)  # answers by model: a cascade has two
     left_out: int = 0  # turns that the strategy does not read
     notes: list[str] = field(default_factory=list)
+    trusted: bool = False  # a small model answers as it was tuned to
 
     @property
     def small(self) -> bool:
         return self.engine.params is not None and self.engine.params < SMALL
+
+    @property
+    def doubted(self) -> bool:
+        """Whether what the check cannot support is cut short or left out, not only marked."""
+        return self.small and not self.trusted
 
     @property
     def most(self) -> int:
@@ -99,12 +113,15 @@ class Job:
 def choose(job: Job) -> Strategy:
     """The default strategy.
 
-    A small model is not trusted to word tasks and decisions: they are quoted. What fits is read
-    whole. A question reads only what matters. Longer meetings go by chapters: their points are
-    then one level away from the transcript, while merging notes of notes drifts.
+    A small model is not trusted to word tasks and decisions: they are quoted. One that was tuned on
+    questions about meetings is asked as it was taught. What fits is read whole. A question reads
+    only what matters. Longer meetings go by chapters: their points are then one level away from the
+    transcript, while merging notes of notes drifts.
     """
     if job.small and job.focus and job.query is None:
         return "quotes"
+    if job.engine.name == MEETINGS:
+        return "answer"
     whole = [turn for turn in job.transcript.turns if turn.text]
     text = "\n".join(f"{turn.speaker}: {turn.text}" for turn in whole)
     # No tokenizer makes one token of 16 characters of speech: a long text is not even counted.
@@ -161,6 +178,28 @@ def _locate(job: Job) -> list[Read]:
     return _read(job, cut(job.transcript, _fits(job), turns))
 
 
+def _answer(job: Job) -> list[Read]:
+    """Asked as training on QMSum did: a paragraph on what is found for a question, or on each part.
+
+    Several sentences come of each part, so parts are as long as they were in training.
+    """
+    words, chosen = TUNED_WORDS, None
+    if job.query is None:
+        each = sum(len(turn.text.split()) for turn in job.transcript.turns) // job.most
+        words = min(words, max(LEAST_CHUNK, each))
+    else:
+        turns = [f"{turn.speaker or ''}: {turn.text}" for turn in job.transcript.turns]
+        chosen = located(turns, job.query, words, locator=job.locator)
+        job.left_out = len(turns) - len(chosen)
+        job.trusted = True  # an answer, to be read as a whole
+
+    def fits(text: str) -> bool:
+        return len(text.split()) <= words and job.fits(_paragraph(job, text))
+
+    chunks = cut(job.transcript, fits, chosen, by_topic=chosen is None)
+    return _read(job, chunks, lambda chunk: [(_paragraph(job, chunk.text), None)])
+
+
 STRATEGIES: dict[str, Callable[[Job], list[Read]]] = {
     "single": _single,
     "truncate": _truncate,
@@ -169,6 +208,7 @@ STRATEGIES: dict[str, Callable[[Job], list[Read]]] = {
     "chapters-resummarise": _resummarise,
     "chapters-rewrite": _rewrite,
     "locate": _locate,
+    "answer": _answer,
 }
 
 
@@ -195,10 +235,11 @@ def _chunk_size(job: Job) -> int:
     return max(LEAST_CHUNK, min(SMALL_CHUNK, whole // job.most))
 
 
-def _read(job: Job, chunks: list[Chunk]) -> list[Read]:
+def _read(job: Job, chunks: list[Chunk], ask: Asking | None = None) -> list[Read]:
     """Have every chunk read, many at a time; failures are retried once, then recorded."""
     chunks = [chunk for chunk in chunks if chunk.text]  # turns of noise only leave nothing to read
-    asked = [(number, *ask) for number, chunk in enumerate(chunks) for ask in _ask(job, chunk)]
+    ask = ask or (lambda chunk: _ask(job, chunk))
+    asked = [(number, *each) for number, chunk in enumerate(chunks) for each in ask(chunk)]
     job.chunks += len(chunks)
     answers = _generate(job, "reading", [request for _, request, _ in asked], len(chunks))
     reads = []
@@ -222,6 +263,12 @@ def _ask(job: Job, chunk: Chunk) -> list[tuple[Request, str | None]]:
             for messages, beginning in prompts.beginnings(chunk.text, job.query, job.focus)
         ]
     return [(_listing(job, chunk.text), None)]
+
+
+def _paragraph(job: Job, text: str) -> Request:
+    """In the manner of training; greedy, a small model would run in circles."""
+    messages = prompt(text, job.query or prompts.QUESTIONS[job.focus])
+    return Request(messages, max_tokens=MAX_TOKENS, no_repeat=3)
 
 
 def _listing(job: Job, text: str) -> Request:
@@ -303,7 +350,7 @@ def _located(job: Job) -> list[int]:
     spans = windows(lengths, 150, 75)
     joined = [" ".join(texts[first:end]) for first, end in spans]
     if job.query is not None:
-        scores = job.locator.scores(job.query, joined)
+        scores = (job.locator or BM25Locator()).scores(job.query, joined)
     else:
         assert job.focus is not None
         scores = np.asarray([weight(text, job.focus) for text in joined], np.float32)

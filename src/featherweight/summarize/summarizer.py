@@ -6,9 +6,10 @@ what the model wrote, evidence is found for each, and the check decides what is 
 
 import time
 
+from featherweight.engines.embedded import EMBEDDED_NAMES
 from featherweight.engines.types import Engine
 from featherweight.errors import EngineError, FeatherweightError, TranscriptError
-from featherweight.retrieve import BM25Locator, Locator
+from featherweight.retrieve import Locator
 from featherweight.summarize.cues import quoted
 from featherweight.summarize.language import looks_english
 from featherweight.summarize.selection import select
@@ -46,7 +47,7 @@ def summarize_transcript(
         length=length,
         focus=focus,
         progress=progress or (lambda stage, done, total: None),
-        locator=locator or BM25Locator(),
+        locator=locator,
     )
     if not any(turn.text.strip() for turn in job.transcript.turns):
         raise TranscriptError(f"{transcript.source}: no speech in it but noise; check the file.")
@@ -98,7 +99,7 @@ def _notes(job: Job, strategy: Strategy, points: list[Point], rejected: int) -> 
             f"the last {job.left_out} of {len(job.transcript.turns)} turns were not read, or not "
             "to their end."
         )
-    if strategy == "locate" and job.left_out:
+    if strategy in ("locate", "answer") and job.left_out:
         read = len(job.transcript.turns) - job.left_out
         notes.append(
             f"only the {read} turns that match best were read, of {len(job.transcript.turns)}."
@@ -108,12 +109,12 @@ def _notes(job: Job, strategy: Strategy, points: list[Point], rejected: int) -> 
             f"{job.engine.name} cannot count tokens, so the transcript was cut by a cautious "
             "estimate."
         )
-    if job.engine.name == "smollm2-135m" and not looks_english(
+    if job.engine.name in EMBEDDED_NAMES and not looks_english(
         " ".join(turn.text for turn in job.transcript.turns)
     ):
         notes.append(
-            "this transcript does not look English, and smollm2-135m was made for English; expect "
-            "a poor summary, or choose another model with --model."
+            f"this transcript does not look English, and {job.engine.name} was made for English; "
+            "expect a poor summary, or choose another model with --model."
         )
     if rejected and job.small:
         notes.append(f"{rejected} more of the model's sentences were checked and left out.")

@@ -15,6 +15,7 @@ Strategy = Literal[
     "chapters-resummarise",
     "chapters-rewrite",
     "locate",
+    "answer",
     "quotes",
 ]
 
