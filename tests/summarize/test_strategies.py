@@ -177,6 +177,24 @@ def test_an_answer_is_shown_whole_with_the_checks_marks() -> None:
     assert summary.points[1].text == false and summary.points[1].reasons
 
 
+def test_each_stretch_gives_something_new() -> None:
+    """A stretch whose best point was said before gives its next best, not nothing."""
+    said = "About the budget, item000 costs 0 euros, and I will check it"
+    early = [
+        f"{said}.",
+        "About the budget, item001 costs 1 euros, item002 costs 2 euros, item003 costs 3 euros.",
+        "About the budget, item004 costs 4 euros, item005 costs 5 euros, item006 costs 6 euros.",
+    ]
+    late = [f"{said}, item000 and the budget.", "Item270 costs 270."]
+
+    def answer(request: Request, before: int) -> str:
+        return " ".join(early if "item000" in items(text_of(request)) else late)
+
+    transcript = long_meeting(300)
+    summary = summarize(transcript, small(answer), strategy="answer", length="short")
+    assert "Item270" in summary.text
+
+
 @pytest.mark.parametrize("focus", [None, "actions", "decisions"])
 def test_without_a_question_every_part_is_asked_about(focus: Focus | None) -> None:
     transcript = long_meeting(900)

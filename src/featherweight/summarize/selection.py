@@ -1,5 +1,7 @@
 """Which of the points that were written are shown: those the transcript supports, first."""
 
+from collections.abc import Iterable
+
 from featherweight.retrieve.terms import terms
 from featherweight.summarize.actions import stated_only
 from featherweight.summarize.evidence import EvidenceFinder
@@ -43,14 +45,19 @@ def select(job: Job, reads: list[Read]) -> tuple[list[Point], int]:
     else:
         candidates = checked
     ranked = sorted(candidates, key=lambda item: (-item[2].supported, -item[0]))
-    first_of_each = [
-        next((item for item in ranked if item[1] * wanted // len(reads) == stretch), None)
-        for stretch in range(wanted)
-    ]
     chosen: list[Point] = []
-    for _, _, point in [*filter(None, first_of_each), *ranked]:
-        if len(chosen) < wanted and not any(_alike(point, other) for other in chosen):
-            chosen.append(point)
+
+    def best_new(items: Iterable[tuple[float, int, Point]]) -> None:
+        """The first of `items` that says something else than those chosen before."""
+        for _, _, point in items:
+            if not any(_alike(point, other) for other in chosen):
+                chosen.append(point)
+                return
+
+    for stretch in range(wanted):
+        best_new(item for item in ranked if item[1] * wanted // len(reads) == stretch)
+    for _ in range(wanted - len(chosen)):
+        best_new(ranked)
     shown = [point for _, _, point in checked if any(point is other for other in chosen)]
     return shown, len(checked) - len(shown)
 
