@@ -49,6 +49,9 @@ LOCATED_CHUNKS = 6
 TUNED_WORDS = 600
 """Words of a meeting that the tuned model was shown with each question (studies/tiny_titans)."""
 
+PART = 96
+"""Tokens that it may write about a part where there is no question: a few sentences."""
+
 Asking = Callable[[Chunk], list[tuple[Request, str | None]]]
 """The requests for one chunk, each with the beginning that the answer continues."""
 
@@ -268,7 +271,7 @@ def _ask(job: Job, chunk: Chunk) -> list[tuple[Request, str | None]]:
 def _paragraph(job: Job, text: str) -> Request:
     """In the manner of training; greedy, a small model would run in circles."""
     messages = prompt(text, job.query or prompts.QUESTIONS[job.focus])
-    return Request(messages, max_tokens=MAX_TOKENS, no_repeat=3)
+    return Request(messages, max_tokens=MAX_TOKENS if job.query else PART, no_repeat=3)
 
 
 def _listing(job: Job, text: str) -> Request:
