@@ -17,6 +17,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -129,15 +130,19 @@ def run_one(data: Path, work: Path, arm: str, seed: int, steps: int) -> None:
     out = work / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
     settings = {"steps": steps, "batch": 8, "micro_batch": 1, "seed": seed, "max_length": LENGTH}
     distils = ARMS[arm]["method"] in ("kd", "neo")
+    task = learnt(data)
+    before = time.process_time()
     trained = train(
         f"hf:{work / 'student'}",
-        learnt(data),
+        task,
         out,
         teacher=str(work / "cache") if distils else None,
         settings=Settings(save_every=10, **{**settings, **ARMS[arm]}),
     )
+    spent = time.process_time() - before if trained.result["resumed_after"] is None else None
     scores = score(f"hf:{out}" if (out / "config.json").exists() else out, data)
     result = {"arm": arm, "seed": seed, "steps": steps, **scores, **dict(trained.result)}
+    result["cpu_seconds"] = spent  # the machine is shared: seconds say little
     result_file(arm, seed).parent.mkdir(exist_ok=True)
     result_file(arm, seed).write_text(json.dumps(result, indent=1) + "\n")
     print(f"{arm} {seed}: {scores}", flush=True)

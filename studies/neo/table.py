@@ -20,10 +20,10 @@ MEASURES = {
     "text_ce": "text, nats a token",
     "answers_ce": "answers, nats a token",
     "answers_right": "answers, tokens predicted",
-    "seconds": "minutes",
+    "cpu_seconds": "CPU minutes, where it was not stopped",
     "peak_rss": "peak memory, MiB",
 }
-SCALE = {"answers_right": 100.0, "seconds": 1 / 60, "peak_rss": 2.0**-20}
+SCALE = {"answers_right": 100.0, "cpu_seconds": 1 / 60, "peak_rss": 2.0**-20}
 PAIRS = (("neo", "kd"), ("neo", "lora"), ("neo", "sft"), ("kd", "sft"), ("lora", "sft"))
 
 
@@ -43,7 +43,7 @@ def results() -> dict[str, dict[int, dict[str, float]]]:
     for path in sorted((HERE / "results").glob("*.json")):
         row = json.loads(path.read_text())
         found[row["arm"]][row["seed"]] = {
-            name: row[name] * SCALE.get(name, 1.0) for name in MEASURES
+            name: row[name] * SCALE.get(name, 1.0) if row.get(name) else np.nan for name in MEASURES
         }
     return found
 
@@ -55,9 +55,9 @@ def arms(found: dict[str, dict[int, dict[str, float]]]) -> str:
     for arm, seeds in found.items():
         cells = []
         for name in MEASURES:
-            values = [row[name] for row in seeds.values()]
+            values = [row[name] for row in seeds.values() if not np.isnan(row[name])]
             digits = 3 if name.endswith("_ce") else 1 if name != "peak_rss" else 0
-            text = f"{np.mean(values):.{digits}f}"
+            text = f"{np.mean(values):.{digits}f}" if values else ""
             if len(values) > 1:
                 text += f" [{min(values):.{digits}f}, {max(values):.{digits}f}]"
             cells.append(text)
