@@ -599,6 +599,75 @@ def test_an_answer_from_chunks() -> None:
     assert last.generation.completion_tokens == 3 and last.generation.finish_reason == "stop"
 
 
+def one(id: int, text: str, written: int, finish: str | None = None) -> dict[str, Any]:
+    """A chunk with one token, or with none where `id` is negative."""
+    token = {"id": id, "bytes": [], "logprob": -1.0, "top_logprobs": []}
+    return {
+        "choices": [
+            {
+                "text": text,
+                "logprobs": {"content": [] if id < 0 else [token]},
+                "finish_reason": finish,
+            }
+        ],
+        "timings": {"predicted_n": written},
+    }
+
+
+def repeating(no_repeat: int = 2, max_tokens: int = 9) -> Answer:
+    """An answer whose fourth token would have been a repetition: the rest is to be asked for."""
+    request = Request("x", no_repeat=no_repeat, max_tokens=max_tokens)
+    answer = Answer(request, threading.Event(), lambda delta: None)
+    answer.ask()
+    for number, id in enumerate((1, 2, 1), 1):
+        assert not answer(one(id, f"t{id} ", number))
+    assert answer(one(2, "t2 ", 4)) and answer.rest and answer.banned == {2}
+    answer.ask()
+    return answer
+
+
+def test_what_is_banned_is_so_for_one_token() -> None:
+    answer = repeating()
+    assert answer(one(3, "t3 ", 1)) and answer.rest and not answer.banned
+    answer.ask()
+    assert not answer(one(2, "t2 ", 1)) and not answer.rest  # 3 2 is new
+    assert answer(one(-1, "", 1, "stop"))
+    generation = answer.last("m", 5, 0.1).generation
+    assert generation is not None and generation.token_ids == (1, 2, 1, 3, 2)
+    assert generation.completion_tokens == 5 and generation.finish_reason == "stop"
+
+
+def test_an_end_in_place_of_a_repetition_is_the_end() -> None:
+    answer = repeating()
+    assert not answer(one(99, "", 1)) and not answer.rest  # its reason comes in the next chunk
+    assert answer(one(-1, "", 1, "stop")) and not answer.rest
+    generation = answer.last("m", 5, 0.1).generation
+    assert generation is not None and generation.token_ids == (1, 2, 1, 99)
+    assert generation.text == "t1 t2 t1 " and generation.finish_reason == "stop"
+
+
+def test_the_last_token_may_stand_for_a_repetition() -> None:
+    answer = repeating(max_tokens=4)
+    assert not answer(one(3, "t3", 1)) and not answer.rest
+    assert answer(one(-1, "", 1, "length"))
+    generation = answer.last("m", 5, 0.1).generation
+    assert generation is not None and generation.completion_tokens == 4
+    assert generation.finish_reason == "length" and generation.text.endswith("t3")
+
+
+def test_a_character_of_several_tokens_in_place_of_a_repetition() -> None:
+    """Its first tokens are not told: once more from before it, and nothing is banned."""
+    answer = repeating()
+    assert answer(one(5, "🎉", 3)) and answer.rest and not answer.banned
+    assert answer.ids == [1, 2, 1]
+    answer.ask()
+    assert not answer(one(2, "t2 ", 1)) and not answer.rest
+    assert answer(one(-1, "", 1, "stop"))
+    generation = answer.last("m", 5, 0.1).generation
+    assert generation is not None and generation.token_ids is None
+    assert generation.text == "t1 t2 t1 t2 " and generation.completion_tokens == 4
+
+
 def test_an_error_from_the_server() -> None:
     answer = Answer(Request("x"), threading.Event(), lambda delta: None)
     assert answer({"error": {"message": "no slot."}})

@@ -22,7 +22,7 @@ def dequantised(spec: str) -> Path:
     """
     kind, rest = parse(spec)
     path, adapter = (shipped_model(), None) if kind == "embedded" else gguf_paths(rest)
-    if rest == MEETINGS:
+    if kind == "embedded" and rest == MEETINGS:
         adapter = meetings_adapter()
     if adapter is not None:
         raise EngineError(f"{spec}: an adapter in GGUF is not read here; name its base alone.")

@@ -66,22 +66,27 @@ class Answer:
 
     def _take(self, choice: dict[str, Any], written: int | None) -> None:
         tokens = (choice.get("logprobs") or {}).get("content") or []
+        if written is not None and self._before + written != len(self._tokens) + len(tokens):
+            self._complete = False
+            if self.banned:  # the rest must not be without them; repetitions are let be from here
+                self.banned, self.rest = set(), True
+                return
         if self._repeats(tokens):
             return
         self._tokens += tokens
-        text = choice.get("text") or ""
+        text = given = choice.get("text") or ""
         if text or tokens:  # one token a chunk, as long as the answer is complete
             text = self._holder.feed(text.encode())
         if written is not None:
             self._written = self._before + written
-            self._complete = self._complete and len(self._tokens) == self._written
         if self._holder.stopped:
             self._finish = "stop"
         elif reason := choice.get("finish_reason"):
             self._finish = "length" if reason == "length" else "stop"
             text += self._holder.finish()
-        elif self.banned and tokens and self._complete and self._written < self._request.max_tokens:
-            self.banned, self.rest = set(), True  # what was banned is so for one token only
+        elif self.banned and given and self._written < self._request.max_tokens:
+            # what was banned is so for one token only; the end token has no text
+            self.banned, self.rest = set(), True
         if text:
             self._on_delta(self._delta(text, self._holder.tokens_shown()))
 

@@ -25,11 +25,11 @@ _EMPTY = frozenset(
 )
 
 
-def listed_points(text: str, cut_off: bool) -> list[str]:
+def listed_points(text: str, cut_off: bool, unfinished: bool = True) -> list[str]:
     """The points of a list; where there is no list, its sentences.
 
-    `cut_off` says that the model ran out of tokens: a last point without an end is dropped, unless
-    it is all there is.
+    `cut_off` says that the model ran out of tokens: a last point without an end is dropped, with
+    `unfinished` unless it is all there is.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     bullets = [line for line in lines if _BULLET.match(line)]
@@ -39,7 +39,7 @@ def listed_points(text: str, cut_off: bool) -> list[str]:
         found = [line[a:b] for line in lines for a, b in sentences(line, longest=10_000)]
     found = [_MARKUP.sub("", point).strip() for point in found]
     found = [point for point in found if any(c.isalnum() for c in point)]
-    if cut_off and len(found) > 1 and not _END.search(found[-1]):
+    if cut_off and len(found) > unfinished and not _END.search(found[-1]):
         found.pop()
     return distinct(found)
 

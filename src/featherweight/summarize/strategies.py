@@ -191,7 +191,10 @@ def _answer(job: Job) -> list[Read]:
         each = sum(len(turn.text.split()) for turn in job.transcript.turns) // job.most
         words = min(words, max(LEAST_CHUNK, each))
     else:
-        turns = [f"{turn.speaker or ''}: {turn.text}" for turn in job.transcript.turns]
+        turns = [
+            f"{turn.speaker}: {turn.text}" if turn.text and turn.speaker else turn.text
+            for turn in job.transcript.turns
+        ]
         chosen = located(turns, job.query, words, locator=job.locator)
         job.left_out = len(turns) - len(chosen)
         job.trusted = True  # an answer, to be read as a whole
@@ -249,7 +252,7 @@ def _read(job: Job, chunks: list[Chunk], ask: Asking | None = None) -> list[Read
     for number, group in groupby(zip(asked, answers, strict=True), key=lambda pair: pair[0][0]):
         name = _name(chunks[number])
         pairs = [(beginning, answer) for (_, _, beginning), answer in group]
-        points = _points(pairs)
+        points = _points(pairs, unfinished=not job.doubted)
         if errors := [answer.error for _, answer in pairs if answer.error]:
             job.failed.append(f"{name}: {errors[0]}")
         elif not any(answer.text.strip() for _, answer in pairs):
@@ -269,9 +272,13 @@ def _ask(job: Job, chunk: Chunk) -> list[tuple[Request, str | None]]:
 
 
 def _paragraph(job: Job, text: str) -> Request:
-    """In the manner of training; greedy, a small model would run in circles."""
+    """In the manner of training; greedy, a small model would run in circles.
+
+    A server cannot be told to block that.
+    """
     messages = prompt(text, job.query or prompts.QUESTIONS[job.focus])
-    return Request(messages, max_tokens=MAX_TOKENS if job.query else PART, no_repeat=3)
+    no_repeat = 0 if job.engine.params is None else 3
+    return Request(messages, max_tokens=MAX_TOKENS if job.query else PART, no_repeat=no_repeat)
 
 
 def _listing(job: Job, text: str) -> Request:
@@ -279,14 +286,14 @@ def _listing(job: Job, text: str) -> Request:
     return Request(messages, max_tokens=ANSWER[job.length])
 
 
-def _points(pairs: Sequence[tuple[str | None, Generation]]) -> list[str]:
+def _points(pairs: Sequence[tuple[str | None, Generation]], unfinished: bool = True) -> list[str]:
     found: list[str] = []
     for beginning, answer in pairs:
         cut_off = answer.finish_reason == "length"
         if answer.error:
             continue
         if beginning is None:
-            found += listed_points(answer.text, cut_off)
+            found += listed_points(answer.text, cut_off, unfinished)
         elif sentence := finished_sentence(beginning, answer.text, cut_off):
             found.append(sentence)
     return distinct(found)
