@@ -98,7 +98,7 @@ def summarize(
         Path | None, typer.Option(help="Write a file for each transcript here; resumes.")
     ] = None,
     strategy: Annotated[
-        Strategy | None, typer.Option(help="How to read a long meeting; chosen unless given.")
+        Strategy | None, typer.Option(help="How to read the meeting; chosen unless given.")
     ] = None,
 ) -> None:
     """Summarize meetings, each point with the lines that support it."""

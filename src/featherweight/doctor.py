@@ -59,6 +59,8 @@ def _embedded() -> Check:
         intact = embedded.shipped_is_intact()
     except EngineError:
         return Check(name, False, "not installed", embedded.INSTALL_HINT)
+    if not embedded.meetings_adapter().is_file():
+        return Check(name, False, "its adapter is missing", "install featherweight again")
     if not intact:
         return Check(name, False, "damaged or of another version", embedded.INSTALL_HINT)
     return Check(name, True, "installed, intact")

@@ -3,7 +3,7 @@
 usage: product.py --data DIR --output FOLDER [--meetings 12] [--questions 2]
 
 For each meeting a summary without a question and answers to its first questions, as the command
-gives them: points that the check supports. FOLDER/MODEL.jsonl and FOLDER/references.jsonl are for
+gives them. FOLDER/MODEL.jsonl and FOLDER/references.jsonl are for
 `featherweight compare`; what was stopped goes on.
 """
 

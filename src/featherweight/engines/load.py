@@ -21,6 +21,9 @@ FORMS = (
 def load_engine(spec: str = EMBEDDED, **settings: Any) -> Engine:
     """Open the engine that `spec` names; `settings` go to its constructor as they are.
 
+    Without one it is the untuned embedded model; `featherweight summarize` takes
+    smollm2-135m-meetings.
+
     Raises `UnknownModelError` for a spec that means nothing, `EngineError` for a model that cannot
     be opened and for a package that is not installed.
     """
