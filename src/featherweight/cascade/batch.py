@@ -3,7 +3,6 @@
 Answers are appended as they come, so a stopped one goes on where it was.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from featherweight.cascade.asking import prompt_key
 from featherweight.cascade.trace import Trace
 from featherweight.engines.types import Generation, Prompt, Request
 from featherweight.errors import DataError, OutputError
@@ -72,7 +72,7 @@ def answer_file(
     that is no such output.
     """
     before = _before(output, run)
-    hashes = {id: _sha256(prompt) for id, prompt in questions.items()}
+    hashes = {id: prompt_key(prompt) for id, prompt in questions.items()}
     rows = {
         id: row
         for id, row in before.items()
@@ -104,10 +104,6 @@ def answer_file(
                 if progress is not None:
                     progress(len(questions) - len(todo) + number, len(questions))
     return list(rows.values())
-
-
-def _sha256(prompt: Prompt) -> str:
-    return hashlib.sha256(orjson.dumps(prompt)).hexdigest()
 
 
 def _row(id: str, generation: Generation, trace: Trace) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from featherweight.summarize.chunks import Chunk, Piece, cut, render
 from featherweight.summarize.cues import weight
 from featherweight.summarize.points import distinct, finished_sentence, listed_points
 from featherweight.summarize.types import Focus, Length, Strategy
-from featherweight.tasks.qmsum import MAX_TOKENS, located, prompt
+from featherweight.tasks.qmsum import MAX_TOKENS, located, prompt, turn_lines
 from featherweight.transcript import Transcript
 
 Progress = Callable[[str, int, int], None]
@@ -191,10 +191,7 @@ def _answer(job: Job) -> list[Read]:
         each = sum(len(turn.text.split()) for turn in job.transcript.turns) // job.most
         words = min(words, max(LEAST_CHUNK, each))
     else:
-        turns = [
-            f"{turn.speaker}: {turn.text}" if turn.text and turn.speaker else turn.text
-            for turn in job.transcript.turns
-        ]
+        turns = turn_lines(job.transcript)
         chosen = located(turns, job.query, words, locator=job.locator)
         job.left_out = len(turns) - len(chosen)
         job.trusted = True  # an answer, to be read as a whole

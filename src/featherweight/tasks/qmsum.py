@@ -177,7 +177,11 @@ def prompt(text: str, query: str) -> list[Message]:
 
 def spoken(row: Row) -> list[str]:
     """The cleaned turns as a model reads them, `Speaker: text`; a turn of noise is empty."""
-    transcript = meeting_transcript(row)
+    return turn_lines(meeting_transcript(row))
+
+
+def turn_lines(transcript: Transcript) -> list[str]:
+    """`Speaker: text` for each turn, as a model reads it; a turn without text is empty."""
     return [
         f"{turn.speaker}: {turn.text}" if turn.text and turn.speaker else turn.text
         for turn in transcript.turns
