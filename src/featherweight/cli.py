@@ -192,7 +192,7 @@ for command in (
     cli_eval.score,
     cli_eval.compare,
     cli_eval.tradeoff,
-    cli_compress.prune,
+    cli_compress.compress,
     cli_train.train,
     cli_train.teach,
     cli_export.export,

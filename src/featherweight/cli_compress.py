@@ -1,4 +1,4 @@
-"""The commands that make models smaller: prune. Arguments, a library call, print."""
+"""The commands that make models smaller: compress. Arguments, a library call, print."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,50 +8,60 @@ import typer
 from featherweight.cli_io import console, fail, print_json, say, usage_errors
 from featherweight.errors import CompressError, FeatherweightError, UnknownModelError
 
+RECIPES = (
+    "What to do, as gptq:bits=3,group=64; several make one folder each. Kinds: rtn, gptq, "
+    "magnitude, wanda, sparsegpt, dsnot, joint, depth, width (docs/compress.md)."
+)
 
-def prune(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The teacher: hf:DIR.")],
-    texts: Annotated[
-        str, typer.Option(help="What to measure on: a file of rows, or a task's name with --data.")
-    ],
-    output: Annotated[Path, typer.Option(help="The new model's folder.")],
-    keep_layers: Annotated[
-        int | None, typer.Option(min=2, help="So many layers stay (T5: in each stack).")
-    ] = None,
-    drop_layers: Annotated[int | None, typer.Option(min=1, help="So many layers go.")] = None,
-    width: Annotated[
-        float | None, typer.Option(help="The share of each MLP's neurons that stays, as 0.75.")
+
+def compress(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="hf:DIR, gguf:FILE, smollm2-135m.")],
+    recipe: Annotated[list[str], typer.Option(help=RECIPES)],
+    output: Annotated[Path, typer.Option(help="The new model's folder; of several, around them.")],
+    calibrate: Annotated[
+        str | None,
+        typer.Option(help="Texts to read: a file of rows, or a task's name with --data."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Where a task's data lie.")] = None,
     split: Annotated[str | None, typer.Option(help="A task's: train, val or test; val.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many texts.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    sequential: Annotated[
+        bool | None,
+        typer.Option(
+            "--sequential/--shared",
+            help="Each layer reads what the compressed ones before it write (default for one "
+            "recipe, better), or one pass serves all recipes.",
+        ),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="About so many tokens are read.")] = 65_536,
+    length: Annotated[int, typer.Option(min=8, help="In sequences of so many.")] = 1024,
+    json: Annotated[bool, typer.Option("--json", help="Print the manifests.")] = False,
 ) -> None:
-    """Cut layers or neurons that matter least out of a model, to train the rest."""
+    """Make smaller copies of a model: quantised, sparse, or with parts cut out."""
     from featherweight.engines.load import missing
-    from featherweight.show_eval import eval_progress
 
-    with usage_errors():
-        if keep_layers is not None and drop_layers is not None:
-            raise CompressError("--keep-layers and --drop-layers say the same; give one of them.")
-        if keep_layers is None and drop_layers is None and width is None:
-            raise CompressError("nothing to cut; give --keep-layers, --drop-layers or --width.")
     try:
-        from featherweight.compress import prune as cut
-        from featherweight.compress import read_texts
+        from featherweight.compress import compress as run
+        from featherweight.compress import parse_recipe, read_texts
+        from featherweight.show_compress import compress_progress, print_made
     except ImportError as error:
         fail(missing(error, "train"))
     with usage_errors():
-        task = read_texts(texts, data, split, limit)
+        recipes = [parse_recipe(text) for text in recipe]
+        if twice := [text for text in recipe if recipe.count(text) > 1]:
+            raise CompressError(f"recipe {twice[0]} was given twice; give it once.")
+        texts = None if calibrate is None else read_texts(calibrate, data, split, limit)
+    mode = None if sequential is None else "sequential" if sequential else "shared"
     try:
-        with eval_progress(task.name) as progress:
-            found = cut(
+        with compress_progress() as progress:
+            made = run(
                 model,
+                recipes,
                 output,
-                task,
-                depth=keep_layers,
-                drop=drop_layers,
-                width=width,
+                texts,
+                mode=mode,  # type: ignore[arg-type]
+                tokens=tokens,
+                length=length,
                 progress=progress,
             )
     except UnknownModelError as error:
@@ -59,11 +69,9 @@ def prune(
     except FeatherweightError as error:
         fail(error)
     except KeyboardInterrupt:
-        say("stopped; nothing was written.")
+        say("stopped; the same command goes on where it was.")
         raise typer.Exit(130) from None
     if json:
-        print_json(found.manifest)
-        return
-    from featherweight.show_compress import print_pruned
-
-    print_pruned(console(), found)
+        print_json([one.manifest for one in made])
+    else:
+        print_made(console(), made)

@@ -66,8 +66,11 @@ def texts_sha256(texts: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
-def encode(texts: Sequence[Example], model: Any, tokenizer: Any, name: str) -> list[Sample]:
-    """Token ids of every text, each cut to its first `LENGTH` tokens or to the model's context.
+def encode(
+    texts: Sequence[Example], model: Any, tokenizer: Any, name: str, longest: int | None = LENGTH
+) -> list[Sample]:
+    """Token ids of every text, each cut to its first `longest` tokens or to the model's context,
+    with `None` not at all.
 
     A decoder-only model reads prompt and target in one row; an encoder-decoder needs both. Raises
     `DataError` for no texts, and for texts that this kind of model cannot read.
@@ -77,7 +80,7 @@ def encode(texts: Sequence[Example], model: Any, tokenizer: Any, name: str) -> l
     own = Model(model, name)
     vocabulary = Vocabulary(tokenizer, own.end_ids(tokenizer), name)
     prompts = Prompts(tokenizer, vocabulary, own.seq2seq, name)
-    length = min(LENGTH, own.context_length(tokenizer))
+    length = None if longest is None else min(longest, own.context_length(tokenizer))
     samples = []
     for text in texts:
         where = f"calibration text {text.id}"
@@ -98,6 +101,18 @@ def encode(texts: Sequence[Example], model: Any, tokenizer: Any, name: str) -> l
             raise DataError(f"{where} is empty; fill it in or take it out.")
         samples.append(Sample(ids, []))
     return samples
+
+
+def first(samples: Sequence[Sample], tokens: int | None) -> list[Sample]:
+    """The first samples that make up `tokens`; all for `None`."""
+    chosen = []
+    for sample in samples:
+        if tokens is not None and tokens <= 0:
+            break
+        chosen.append(sample)
+        if tokens is not None:
+            tokens -= len(sample.ids) + len(sample.target)
+    return chosen
 
 
 def batches(samples: Sequence[Sample]) -> Iterator[list[Sample]]:

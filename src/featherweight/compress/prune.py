@@ -5,14 +5,13 @@ bf16 or fp16 changes no kept weight). The result is opened again before it gets 
 config says must answer as what was cut in memory does.
 """
 
-import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import torch
@@ -23,16 +22,18 @@ from featherweight.compress.calibrate import (
     Progress,
     Sample,
     encode,
+    first,
     logits,
     read,
     texts_sha256,
 )
 from featherweight.compress.depth import Influence, InfluenceMeter, choose_layers, drop_layers
+from featherweight.compress.heads import GroupMeter, check_groups, cut_groups
 from featherweight.compress.structure import DECODER, parameters, stacks
 from featherweight.compress.width import (
     Importance,
     ImportanceMeter,
-    check_width,
+    check_neurons,
     choose_neurons,
     cut_neurons,
 )
@@ -49,6 +50,7 @@ from featherweight.engines.load import parse
 from featherweight.errors import CompressError
 from featherweight.files import check_new_folder, write_folder
 from featherweight.tasks import Task
+from featherweight.tasks.run import versions
 
 CARRIED = (*TOKENIZER, "LICENSE*", "NOTICE*")
 """Copied as they are: the tokenizer keeps the teacher's hash, and the licence goes along."""
@@ -60,14 +62,15 @@ MANIFEST = "manifest.json"
 class Pruned:
     """What was made, and from what. By stack: "decoder", of T5 "encoder" too.
 
-    `kept` are the teacher's layers that stayed, `influence` is every teacher layer's. `width`
-    (neurons of an MLP, `None` where it was not cut) and `parameters` are before and after.
+    `kept` are the teacher's layers that stayed, `influence` is every teacher layer's. `widths`
+    (of what was cut: neurons of an MLP "ffn", key-value groups "kv") and `parameters` are before
+    and after.
     """
 
     folder: Path
     kept: dict[str, tuple[int, ...]]
     influence: Influence
-    width: tuple[int, int] | None
+    widths: dict[str, dict[str, int]]
     parameters: tuple[int, int]
     manifest: dict[str, Any]
 
@@ -78,54 +81,64 @@ def prune(
     texts: Task,
     *,
     depth: int | None = None,
-    drop: int | None = None,
-    width: float | None = None,
+    ffn: int | None = None,
+    kv: int | None = None,
+    tokens: int | None = None,
+    facts: Mapping[str, Any] | None = None,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Pruned:
-    """Write a copy of `spec` (an hf: model) with fewer layers, narrower MLPs, or both to `output`.
+    """Write a copy of `spec` (an hf: model) with fewer layers, narrower ones, or both to `output`.
 
-    `depth` layers stay, or `drop` layers go, in each stack, chosen by `choose_layers`; `width` is
-    the share of neurons that stays, chosen by `choose_neurons`. Both are measured on the uncut
-    teacher in one pass over `texts`. `progress` is told texts read and texts in all.
+    `depth` layers stay in each stack, chosen by `choose_layers`; `ffn` neurons of every MLP and
+    `kv` key-value groups of every attention, the most important of each (`choose_neurons`). All is
+    measured on the uncut teacher in one pass over `texts`, the first that make up `tokens` where
+    that is given. `facts` are written into the manifest;
+    `progress` is told texts read and texts in all.
 
     Raises `CompressError` for a cut that the model does not allow, `EngineError` for a model that
     cannot be opened, `DataError` for texts that it cannot read, and `OutputError` where `output`
     is there and not empty. Nothing is left behind then.
     """
     name, folder = _teacher(spec)
-    if depth is not None and drop is not None:
-        raise CompressError("layers to keep and layers to drop were both given; give one.")
-    if depth is None and drop is None and width is None:
-        raise CompressError("nothing is to be cut; say how many layers to keep, or which width.")
+    if depth is None and ffn is None and kv is None:
+        raise CompressError("nothing is to be cut; say how many layers, neurons or groups stay.")
     check_new_folder(output)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with opening(spec):
         stored = load_config(folder).dtype or torch.float32
         model, tokenizer = open_model(name, torch.float32, device)
     counts = {stack: len(found.blocks) for stack, found in stacks(model).items()}
-    for count in counts.values():  # what cannot be is said before the long reading
-        _kept([0.0] * count, depth, drop)
-    size = None if width is None else check_width(model, width)
-    samples = encode(texts.examples, model, tokenizer, spec)
+    # what cannot be is said before the long reading
+    for count in counts.values():
+        _kept([0.0] * count, depth)
+    if ffn is not None:
+        check_neurons(model, ffn)
+    if kv is not None:
+        check_groups(model, kv)
+    samples = first(encode(texts.examples, model, tokenizer, spec), tokens)
     before = parameters(model)
-    influence, importance = _measure(model, samples, size is not None, progress)
+    measured = _measure(model, samples, ffn is not None, kv is not None, progress)
+    influence = measured.influence
 
-    kept = {stack: _kept(found, depth, drop) for stack, found in influence.items()}
+    kept = {stack: _kept(found, depth) for stack, found in influence.items()}
     student = drop_layers(model, kept)
     del model
-    cut: tuple[int, int] | None = None
-    if size is not None:
-        neurons = choose_neurons(
-            {stack: [importance[stack][layer] for layer in kept[stack]] for stack in kept}, size
-        )
-        cut = (len(importance[DECODER][0]), size)
-        student = cut_neurons(student, neurons)
+    widths: dict[str, dict[str, int]] = {}
+    for what, importance, size, cut in (
+        ("ffn", measured.neurons, ffn, cut_neurons),
+        ("kv", measured.groups, kv, cut_groups),
+    ):
+        if size is not None:
+            stay = {stack: [importance[stack][layer] for layer in kept[stack]] for stack in kept}
+            widths[what] = {"before": len(importance[DECODER][0]), "after": size}
+            student = cut(student, choose_neurons(stay, size))
     sizes = (before, parameters(student))
 
     manifest = {
         "command": "prune",
-        "settings": {"keep_layers": depth, "drop_layers": drop, "width": width},
+        **(facts or {}),
+        "settings": {"layers": depth, "ffn": ffn, "kv": kv},
         "teacher": identity(spec),
         "texts": {
             "name": texts.name,
@@ -138,15 +151,15 @@ def prune(
             stack: {"of": counts[stack], "kept": kept[stack], "influence": influence[stack]}
             for stack in kept
         },
-        "neurons": cut and {"before": cut[0], "after": cut[1]},
+        "widths": widths,
         "parameters": {"before": sizes[0], "after": sizes[1]},
         "dtype": str(stored).removeprefix("torch."),
-        "versions": _versions(),
+        "versions": made_with(),
     }
     proof = Sample(samples[0].ids[:PROVED], samples[0].target[:PROVED])
     with write_folder(output) as temporary:
         _save(student, stored, folder, temporary, manifest, proof)
-    return Pruned(output, kept, influence, cut, sizes, manifest)
+    return Pruned(output, kept, influence, widths, sizes, manifest)
 
 
 def _teacher(spec: str) -> tuple[str, Path]:
@@ -165,23 +178,32 @@ def _teacher(spec: str) -> tuple[str, Path]:
     return name, folder
 
 
-def _kept(influence: Sequence[float], depth: int | None, drop: int | None) -> tuple[int, ...]:
+def _kept(influence: Sequence[float], depth: int | None) -> tuple[int, ...]:
     """The layers of one stack that stay: all where only the width is cut."""
-    if drop is not None:
-        return choose_layers(influence, len(influence) - drop)
     return tuple(range(len(influence))) if depth is None else choose_layers(influence, depth)
 
 
+class _Measured(NamedTuple):
+    influence: Influence
+    neurons: Importance
+    groups: Importance
+
+
 def _measure(
-    model: Any, samples: Sequence[Sample], width: bool, progress: Progress | None
-) -> tuple[Influence, Importance]:
-    """Both measures in one pass; no importance unless `width`."""
+    model: Any, samples: Sequence[Sample], ffn: bool, kv: bool, progress: Progress | None
+) -> _Measured:
+    """All measures in one pass; those of widths only where they are asked for."""
     masks: Masks = {}
     with ExitStack() as stack:  # hooks left on would be copied into the student
         blocks = stack.enter_context(closing(InfluenceMeter(model, masks)))
-        neurons = stack.enter_context(closing(ImportanceMeter(model, masks))) if width else None
+        neurons = stack.enter_context(closing(ImportanceMeter(model, masks))) if ffn else None
+        groups = stack.enter_context(closing(GroupMeter(model, masks))) if kv else None
         read(model, samples, masks, progress)
-    return blocks.influence(), neurons.importance() if neurons else {}
+    return _Measured(
+        blocks.influence(),
+        neurons.importance() if neurons else {},
+        groups.importance() if groups else {},
+    )
 
 
 def _save(
@@ -214,6 +236,6 @@ def _save(
         )
 
 
-def _versions() -> dict[str, str]:
-    names = ("featherweight", "torch", "transformers")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+def made_with() -> dict[str, str]:
+    """The versions that a manifest names."""
+    return versions() | {name: metadata.version(name) for name in ("torch", "transformers")}

@@ -14,7 +14,7 @@ from featherweight.compress.calibrate import Masks, Progress, Sample, read
 from featherweight.compress.structure import configs, copied, mlp, stacks
 from featherweight.errors import CompressError
 
-MULTIPLE = 32  # quantised formats pack rows in blocks of 32
+MULTIPLE = 64  # quantised formats pack rows in groups of 32 or 64
 Importance = dict[str, list[torch.Tensor]]
 """By stack, for each block float64 [I] on the CPU."""
 
@@ -76,14 +76,12 @@ def neuron_importance(
     return meter.importance()
 
 
-def check_width(model: Any, fraction: float) -> int:
-    """How many neurons stay when `fraction` of them do, rounded to a multiple of 32 where I is one.
+def check_neurons(model: Any, ffn: int) -> None:
+    """Raise `CompressError` where the MLPs cannot keep `ffn` neurons, with the nearest that fits.
 
-    Raises `CompressError` for a fraction that is not above 0 and at most 1, for an MLP that is not
-    known, and where blocks differ in I, which a plain config cannot say.
+    Multiples of 64 fit, where the model has such a number itself. Raises it too for an MLP that is
+    not known, and where blocks differ in width, which a plain config cannot say.
     """
-    if not 0 < fraction <= 1:
-        raise CompressError(f"width {fraction} is no share of the neurons; give 0.5 to keep half.")
     sizes: set[int] = {
         mlp(model, block).output.in_features
         for stack in stacks(model).values()
@@ -92,11 +90,16 @@ def check_width(model: Any, fraction: float) -> int:
     if len(sizes) != 1:
         raise CompressError(
             f"{model.config.model_type}: its blocks' MLPs differ in width "
-            f"({', '.join(map(str, sorted(sizes)))}); leave --width out."
+            f"({', '.join(map(str, sorted(sizes)))}); leave ffn out."
         )
     [size] = sizes
     step = MULTIPLE if size % MULTIPLE == 0 else 1
-    return max(step, round(size * fraction / step) * step)
+    if ffn > size or ffn % step:
+        nearest = min(size, max(step, round(ffn / step) * step))
+        raise CompressError(
+            f"ffn={ffn} does not fit: the MLPs here have {size} neurons, and multiples of {step} "
+            f"can stay; the nearest is ffn={nearest}."
+        )
 
 
 def choose_neurons(importance: Importance, keep: int) -> dict[str, list[torch.Tensor]]:
@@ -128,8 +131,8 @@ def cut_neurons(model: Any, keep: Mapping[str, Sequence[torch.Tensor]]) -> Any:
             one = mlp(model, block)
             size = len(neurons)
             for linear in one.inputs:
-                smaller[linear] = _linear(linear, neurons, 0)
-            smaller[one.output] = _linear(one.output, neurons, 1)
+                smaller[linear] = smaller_linear(linear, neurons, 0)
+            smaller[one.output] = smaller_linear(one.output, neurons, 1)
     student = copied(model, smaller)
     field = "d_ff" if model.config.is_encoder_decoder else "intermediate_size"
     for config in configs(student):
@@ -142,7 +145,7 @@ def cut_neurons(model: Any, keep: Mapping[str, Sequence[torch.Tensor]]) -> Any:
     return student
 
 
-def _linear(linear: Any, neurons: torch.Tensor, dim: int) -> Any:
+def smaller_linear(linear: Any, neurons: torch.Tensor, dim: int) -> Any:
     """A linear with those rows (dim 0) or columns (dim 1) of another, copied."""
     index = neurons.to(linear.weight.device)
     weight = linear.weight.detach().index_select(dim, index)

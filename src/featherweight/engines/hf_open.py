@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging as hub_logging
 
+from featherweight.engines.packed import dense_state, is_packed
 from featherweight.errors import EngineError
 
 WEIGHTS, ADAPTER_WEIGHTS = "*.safetensors", "adapter_model*.safetensors"
@@ -136,8 +137,14 @@ def load_weights(
     Raises `EngineError` where others are, since transformers would fill them with random numbers
     and go on with a warning.
     """
+    source: dict[str, Any] = {"pretrained_model_name_or_path": folder}
+    if is_packed(folder):
+        # with tensors in hand transformers reads no folder, and wants the class itself
+        source = {"pretrained_model_name_or_path": None, "state_dict": dense_state(name, folder)}
+        auto = auto._model_mapping[type(config)]
+        del config.quantization_config  # what it says is undone here
     model, info = auto.from_pretrained(
-        folder,
+        **source,
         config=config,
         dtype=dtype,
         use_safetensors=True,

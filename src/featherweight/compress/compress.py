@@ -1,0 +1,370 @@
+"""From a model's directory to packed ones: read, measure, solve, write, prove.
+
+Every block's result is written when it is there, beside the output's place; a run that was stopped
+goes on behind the last of them. The directory is opened again before it gets its name, and must
+hold, to the last bit, the weights that were computed.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+import orjson
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from featherweight.compress.calibrate import Sample, logits, texts_sha256
+from featherweight.compress.layerwise import Found, Place, linears, places, walk
+from featherweight.compress.packing import bytes_theory, pack
+from featherweight.compress.prune import CARRIED, MANIFEST, made_with, prune
+from featherweight.compress.recipe import Recipe
+from featherweight.compress.sequences import calibration
+from featherweight.compress.solvers import Inputs, check_mask, solve
+from featherweight.compress.store import Result, Store, partial
+from featherweight.engines.dequantised import dequantised
+from featherweight.engines.hf_open import (
+    choose_dtype,
+    is_adapter,
+    load_config,
+    model_folder,
+    open_model,
+    opening,
+)
+from featherweight.engines.identity import identity
+from featherweight.engines.load import parse
+from featherweight.engines.packed import Packed, packing
+from featherweight.errors import CompressError
+from featherweight.files import check_new_folder, write_folder
+from featherweight.tasks import Task
+
+Mode = Literal["sequential", "shared"]
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is."""
+TOKENS, LENGTH = 65_536, 1024
+COPIED = (*CARRIED, "generation_config.json")
+PROVED = 64  # tokens that the directory must answer as the model in memory does
+
+
+@dataclass(frozen=True)
+class Made:
+    """A compressed model: where it is, and what its manifest says."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+
+def compress(
+    spec: str,
+    recipes: Sequence[Recipe],
+    output: Path,
+    texts: Task | None = None,
+    *,
+    mode: Mode | None = None,
+    tokens: int = TOKENS,
+    length: int = LENGTH,
+    dtype: str = "auto",
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> list[Made]:
+    """Write `spec` (hf:, gguf: or the embedded model) packed after each recipe.
+
+    One recipe goes to `output`, several to `output`/TEXT each. `mode` is sequential for one and
+    shared for several unless it is given. About `tokens` of `texts` are read in sequences of
+    `length`, in `dtype` (auto, fp32, bf16). Stopped runs go on when called again in the same way.
+
+    Raises `CompressError` for a recipe that does not fit the model and for a model that cannot be
+    compressed, `EngineError` for one that cannot be opened, `DataError` for texts that do not do,
+    `OutputError` where `output` is in use.
+    """
+    source = _source(spec)
+    mode = mode or ("sequential" if len(recipes) == 1 else "shared")
+    if texts is None and (reading := [r.text for r in recipes if r.reads]):
+        raise CompressError(f"{reading[0]} must read texts; give some (--calibrate).")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    job = {
+        "source": identity(f"hf:{source}") | {"spec": spec},
+        "mode": mode,
+        "texts": texts and {"name": texts.name, "sha256": texts_sha256(texts.examples)},
+        "tokens": tokens,
+        "length": length,
+        "dtype": str(choose_dtype(dtype, device)[0]),
+        "versions": made_with(),
+    }
+    folders = [output / recipe.text if len(recipes) > 1 else output for recipe in recipes]
+    every = list(zip(recipes, folders, strict=True))
+    left = [(recipe, folder) for recipe, folder in every if not _made(folder, recipe, job)]
+    for _, folder in left:
+        check_new_folder(folder)
+    for recipe, folder in left:
+        if recipe.structured:
+            assert texts is not None
+            _prune(source, recipe, folder, texts, job, device, progress)
+    every = [one for one in every if not one[0].structured]
+    for group in [[one] for one in every] if mode == "sequential" else [every]:
+        if not all(_made(folder, recipe, job) for recipe, folder in group):
+            name = group[0][1].name if len(group) == 1 else "shared"
+            unfinished = group[0][1].parent / f".{name}.partial"
+            with partial(unfinished, job, [recipe.text for recipe, _ in group]) as store:
+                _compress(source, group, texts, job, device, store, progress)
+    return [Made(folder, json.loads((folder / MANIFEST).read_bytes())) for folder in folders]
+
+
+def _source(spec: str) -> Path:
+    """The directory that holds the model; refuses what is no plain whole model."""
+    kind, rest = parse(spec)
+    if kind == "openai":
+        raise CompressError(f"{spec} is a server, whose weights are not here; name hf:DIR.")
+    folder = model_folder(rest) if kind == "hf" else dequantised(spec)
+    if is_adapter(folder):
+        raise CompressError(
+            f"{spec} is an adapter; merge it first with `featherweight export {rest} --output DIR`."
+        )
+    with opening(spec):
+        config = load_config(folder)
+    if getattr(config, "quantization_config", None) is not None:
+        raise CompressError(f"{spec} is compressed already; compress what it was made from.")
+    return folder
+
+
+def _prune(
+    source: Path,
+    recipe: Recipe,
+    folder: Path,
+    texts: Task,
+    job: dict[str, Any],
+    device: str,
+    progress: Progress | None,
+) -> None:
+    """Whole layers, neurons or key-value groups go: an ordinary smaller model."""
+    prune(
+        f"hf:{source}",
+        folder,
+        texts,
+        depth=recipe.layers,
+        ffn=recipe.ffn,
+        kv=recipe.kv,
+        tokens=job["tokens"],
+        facts={"command": "compress", "recipe": recipe.text, "mode": None, "job": job},
+        device=device,
+        progress=progress and (lambda done, of: progress("texts", done, of)),
+    )
+
+
+def _made(folder: Path, recipe: Recipe, job: dict[str, Any]) -> bool:
+    """Whether an earlier, stopped call made this very directory."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return bool(manifest.get("recipe") == recipe.text and manifest.get("job") == job)
+
+
+def _compress(
+    source: Path,
+    made: Sequence[tuple[Recipe, Path]],
+    texts: Task | None,
+    job: dict[str, Any],
+    device: str,
+    store: Store,
+    progress: Progress | None,
+) -> None:
+    """One pass over the model for all of `made`."""
+    recipes = [recipe for recipe, _ in made]
+    began = perf_counter()
+    model, tokenizer = open_model(str(source), torch.float32, device)
+    stored = load_config(source).dtype or torch.float32
+    _check_fit(model, recipes)
+    batches: list[list[Sample]] = []
+    if texts is not None:
+        batches = calibration(texts, model, tokenizer, source.name, job["tokens"], job["length"])
+    values = stored if stored in (torch.float16, torch.bfloat16) else torch.bfloat16
+    solved = 0.0
+
+    def at(place: Place, layers: dict[str, Any], found: Found | None) -> dict[str, Tensor]:
+        if not store.has(place):
+            store.put(place, _block(recipes, layers, found, values))
+        if job["mode"] == "shared":
+            return {}
+        return {name: one.dense().to(device) for name, one in store.weights(0, place).items()}
+
+    def tell(done: int, of: int) -> None:
+        nonlocal solved
+        solved = perf_counter() - began
+        if progress:
+            progress("blocks", done, of)
+
+    walk(
+        model,
+        batches,
+        at,
+        sequential=job["mode"] == "sequential",
+        dtype=getattr(torch, job["dtype"].removeprefix("torch.")),
+        before=store.has,
+        progress=tell,
+    )
+    read = sum(len(s.ids) + len(s.target) for batch in batches for s in batch)
+    blocks = [place for place, _ in places(model)]
+    for number, (recipe, folder) in enumerate(made):
+        if _made(folder, recipe, job):
+            continue
+        facts = {
+            "command": "compress",
+            "recipe": recipe.text,
+            "mode": job["mode"],
+            "seconds": {"solve": solved},
+            "calibration_tokens": read,
+            "job": job,
+        }
+        proof = model if job["mode"] == "sequential" else None
+        _write(source, folder, store, number, blocks, facts, proof)
+        if progress:
+            progress("directories", number + 1, len(made))
+
+
+def _write(
+    source: Path,
+    folder: Path,
+    store: Store,
+    number: int,
+    blocks: Sequence[Place],
+    facts: dict[str, Any],
+    in_memory: Any,
+) -> None:
+    """One recipe's directory, opened again and compared before it gets its name."""
+    began = perf_counter()
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(source.glob("*.safetensors")):
+        tensors |= load_file(file)
+    dense_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    layers: list[dict[str, Any]] = []
+    packed: dict[str, Any] = {}
+    for place in blocks:
+        for one in store.facts(number, place):
+            weight = f"{one['name']}.weight"
+            if tensors.pop(weight, None) is None:
+                raise CompressError(
+                    f"{source.name} keeps {weight} under another name in its files, so it cannot "
+                    "be packed; open the model with transformers and save it again."
+                )
+            packed[weight] = one.pop("packed")
+            layers.append(one)
+        tensors |= store.tensors(number, place)
+    digests = {f"{one['name']}.weight": one.pop("sha256") for one in layers}
+    changed = [one.pop("changed") for one in layers]
+    manifest = facts | {
+        "changed": sum(changed),
+        "of": len(layers),
+        "bytes": sum(one["bytes"] for one in layers),
+        "bytes_theory": sum(one["bytes_theory"] for one in layers),
+        "bytes_model": sum(t.numel() * t.element_size() for t in tensors.values()),
+        "bytes_dense": dense_bytes,
+        "layers": layers,
+    }
+    config = json.loads((source / "config.json").read_bytes())
+    config["quantization_config"] = packing(packed)
+    with write_folder(folder) as temporary:
+        save_file(tensors, temporary / "model.safetensors", {"format": "pt"})
+        (temporary / "config.json").write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
+        for path in {path for pattern in COPIED for path in source.glob(pattern)}:
+            if path.is_file():
+                shutil.copyfile(path, temporary / path.name)
+        _prove(temporary, digests, in_memory)
+        manifest["seconds"]["pack"] = perf_counter() - began
+        (temporary / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+
+
+def _prove(folder: Path, digests: dict[str, str], in_memory: Any) -> None:
+    """Raise `CompressError` unless the directory opens as what was computed."""
+    with opening("the compressed copy"):
+        opened, tokenizer = open_model(str(folder), torch.float32, "cpu")
+    found = dict(opened.named_parameters())
+    for name, digest in digests.items():
+        if digest_of(found[name].data) != digest:
+            raise CompressError(f"{name}: {_OTHERWISE}")
+    if in_memory is None:
+        return
+    ids = tokenizer("The quick brown fox jumps over the lazy dog. " * 9).input_ids[:PROVED]
+    sample = Sample(ids, ids)
+    if not torch.equal(logits(opened, sample), logits(in_memory.cpu(), sample)):
+        raise CompressError(f"logits: {_OTHERWISE}")
+
+
+_OTHERWISE = (
+    "the packed copy is not what was computed; this is a fault of featherweight's, please report "
+    "it."
+)
+
+
+def _check_fit(model: Any, recipes: Sequence[Recipe]) -> None:
+    """Raise `CompressError` where a group or pattern does not divide a layer's inputs."""
+    for place, block in places(model):
+        for name, linear in linears(block, place.prefix).items():
+            columns = linear.in_features
+            if not torch.isfinite(linear.weight).all():
+                raise CompressError(f"{name}.weight holds NaN or infinity; mend the model first.")
+            for recipe in recipes:
+                group = recipe.group or columns
+                of = recipe.pattern[1] if recipe.pattern else 1
+                if columns % group or columns % of:
+                    fits = [g for g in (32, 48, 64, 80, 96, 128, 256) if columns % g == 0]
+                    raise CompressError(
+                        f"{recipe.text} does not fit {name}: {columns} inputs are no multiple of "
+                        f"{group if columns % group else of}; groups that fit are "
+                        f"{', '.join(map(str, fits)) or columns}."
+                    )
+
+
+def _block(
+    recipes: Sequence[Recipe], layers: dict[str, Any], found: Found | None, values: torch.dtype
+) -> list[Result]:
+    """A block's layers after each recipe, with what the manifest says of each."""
+    known: Found | list[tuple[list[str], None]] = found or [([name], None) for name in layers]
+    results: list[Result] = [{} for _ in recipes]
+    for names, statistics in known:
+        weights = {name: layers[name].weight.data.float() for name in names}
+        inputs = None if statistics is None else Inputs(statistics, names[0])
+        for recipe, result in zip(recipes, results, strict=True):
+            swept, damping = solve(recipe, weights, inputs)
+            for name, one in swept.items():
+                check_mask(recipe, name, one)
+                packed = pack(one, recipe.bits, recipe.group, values)
+                dense = packed.dense().to(one.weight.device)
+                wanted = one.weight if recipe.bits else one.weight.to(values).float()
+                if not torch.equal(dense, wanted):
+                    raise CompressError(
+                        f"{name}: packed and unpacked it is not the weight that was computed; "
+                        "this is a fault of featherweight's, please report it."
+                    )
+                facts = _facts(recipe, name, packed, dense)
+                facts["changed"] = not torch.equal(dense, weights[name])
+                if inputs is not None:
+                    error, naive = inputs.errors(recipe, name, weights[name], one)
+                    facts |= {"error_rtn": naive, "error": error, "damping": damping}
+                result[name] = (packed, facts)
+    return results
+
+
+def _facts(recipe: Recipe, name: str, packed: Packed, dense: Tensor) -> dict[str, Any]:
+    rows, columns = packed.shape
+    kept = packed.kept() if packed.mask is not None else None
+    return {
+        "name": name,
+        "bits": recipe.bits,
+        "sparsity": None if kept is None else 1 - kept / (rows * columns),
+        "error_rtn": None,
+        "error": None,
+        "damping": None,
+        "bytes": packed.nbytes(),
+        "bytes_theory": bytes_theory(rows, columns, recipe.bits, recipe.group, kept),
+        "sha256": digest_of(dense),
+    }
+
+
+def digest_of(weight: Tensor) -> str:
+    return hashlib.sha256(weight.float().cpu().contiguous().numpy().tobytes()).hexdigest()

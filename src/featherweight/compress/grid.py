@@ -1,0 +1,35 @@
+"""The grid that weights are rounded to: in each group of neighbours, 2^bits even steps.
+
+A grid spans its group's smallest to largest weight and always holds 0, so a pruned weight stays
+one. weight = (code - zero) * scale; scales are bfloat16, as they lie on disk.
+"""
+
+import torch
+from torch import Tensor
+
+SMALLEST = torch.finfo(torch.bfloat16).tiny
+
+
+def fit(weights: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The grids of groups [..., group]: scales (float32, exactly bfloat16) and zeros, both [...].
+
+    Zeros are whole numbers in float32.
+    """
+    low = weights.amin(-1).clamp(max=0)
+    high = weights.amax(-1).clamp(min=0)
+    top = 2**bits - 1
+    scale = ((high - low) / top).clamp(min=SMALLEST).bfloat16().float()
+    return scale, (-low / scale).round_().clamp_(0, top)
+
+
+def encode(weights: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """The nearest codes, whole numbers in float32; scale and zero broadcast against weights."""
+    return (weights / scale).round_().add_(zero).clamp_(0, 2**bits - 1)
+
+
+def rtn(weight: Tensor, bits: int, group: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Every weight to its nearest code: codes [R, C], scales and zeros [R, C/group], float32."""
+    grouped = weight.view(weight.shape[0], -1, group)
+    scale, zero = fit(grouped, bits)
+    codes = encode(grouped, scale[..., None], zero[..., None], bits)
+    return codes.view(weight.shape), scale, zero

@@ -1,0 +1,304 @@
+"""One block at a time: what it reads is kept, its layers are measured, then what it writes.
+
+*sequential*: a block is changed before it writes, so the next reads what the compressed model will
+read. *shared*: blocks stay as they are, so one pass serves many recipes. Only one block's
+statistics are held, and one text's activations at each place, in memory or (above 512 MB) in a
+file. B rows, T tokens, H width.
+"""
+
+import copy
+import inspect
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featherweight.compress.calibrate import Sample
+from featherweight.compress.statistics import Collector, Statistics, check_seen
+from featherweight.compress.structure import DECODER, ENCODER, stacks
+from featherweight.engines.hf_model import pad
+from featherweight.errors import CompressError
+
+IN_MEMORY = 512 * 2**20
+Found = list[tuple[list[str], Statistics]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A block: of which stack ("decoder", "encoder"), its number, how its layers' names begin."""
+
+    stack: str
+    index: int
+    prefix: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.stack}-{self.index:03}"
+
+
+Solve = Callable[[Place, dict[str, nn.Linear], Found | None], dict[str, Tensor]]
+"""Told a block's layers by their whole names and what is known (`None`: nothing was needed, or it
+was done before). Returns new weights; in *shared* mode an empty dict."""
+Progress = Callable[[int, int], None]
+
+
+def linears(block: Any, prefix: str) -> dict[str, nn.Linear]:
+    """A block's linear layers by their whole names.
+
+    Raises `CompressError` where it has weights of another kind, which would stay as they are
+    without a word.
+    """
+    found = {
+        f"{prefix}.{name}": part for name, part in block.named_modules() if type(part) is nn.Linear
+    }
+    known = {id(parameter) for part in found.values() for parameter in part.parameters()}
+    for name, parameter in block.named_parameters():
+        # T5's position bias is a table that is looked up
+        if parameter.ndim >= 2 and id(parameter) not in known and "bias" not in name:
+            raise CompressError(
+                f"{prefix}.{name} is not of a linear layer, the one kind that is known here; this "
+                "architecture cannot be compressed."
+            )
+    return found
+
+
+def places(model: Any) -> list[tuple[Place, Any]]:
+    """Every block, in the order in which a text passes them."""
+    names = {id(part): name for name, part in model.named_modules()}
+    return [
+        (Place(stack, index, names[id(block)]), block)
+        for stack, found in stacks(model).items()
+        for index, block in enumerate(found.blocks)
+    ]
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def walk(
+    model: Any,
+    batches: Sequence[Sequence[Sample]],
+    solve: Solve,
+    *,
+    sequential: bool,
+    dtype: torch.dtype,
+    before: Callable[[Place], bool] = lambda place: False,
+    progress: Progress | None = None,
+) -> None:
+    """Lead `batches` through the model and call `solve` at every block; without any, only that.
+
+    The model keeps its own precision; forwards are computed in `dtype`. `before` says that a block
+    needs no statistics. In sequential mode the weights that `solve` returns replace the model's.
+    Raises `CompressError` for a structure that is not known.
+    """
+    every = places(model)
+    if not batches:
+        for number, (place, block) in enumerate(every, 1):
+            _replace(block, place, solve(place, linears(block, place.prefix), None))
+            if progress:
+                progress(number, len(every))
+        return
+    model.eval()
+    encoded: list[Tensor] | None = None
+    number = 0
+    for stack in dict.fromkeys(place.stack for place, _ in every):
+        owner = stacks(model)[stack].owner
+        with tempfile.TemporaryDirectory(prefix="featherweight-") as folder:
+            inputs = _capture(model, stack, batches, encoded, dtype, Path(folder))
+            for place, block in [one for one in every if one[0].stack == stack]:
+                _pass(place, block, inputs, solve, sequential, dtype, before(place))
+                number += 1
+                if progress:
+                    progress(number, len(every))
+            if stack == ENCODER:
+                owner_dtype = next(owner.parameters()).dtype
+                encoded = [owner.final_layer_norm(call.hidden.to(owner_dtype)) for call in inputs]
+
+
+@dataclass
+class _Call:
+    """What one batch hands to the blocks: `hidden` [B, T, H] changes, the rest is each block's."""
+
+    hidden: Tensor
+    extras: list[dict[str, Any]]
+    real: Tensor | None  # [B, T] bool
+
+
+def _pass(
+    place: Place,
+    block: Any,
+    inputs: list[_Call],
+    solve: Solve,
+    sequential: bool,
+    dtype: torch.dtype,
+    known: bool,
+) -> None:
+    """Measure one block, let it be solved, and put what it writes where it read."""
+    layers = linears(block, place.prefix)
+    working = copy.deepcopy(block).to(dtype)
+    found: Found | None = None
+    if not known:
+        with closing(Collector(linears(working, place.prefix))) as collector:
+            for call in inputs:
+                collector.real = call.real
+                written = _forward(working, call, place.index)
+                collector.forget()
+                if not sequential:
+                    call.hidden.copy_(written)
+            found = collector.found()
+        check_seen(layers, found)
+    weights = solve(place, layers, found)
+    if sequential:
+        _replace(block, place, weights)
+        _replace(working, place, weights)
+    if sequential or known:
+        for call in inputs:
+            call.hidden.copy_(_forward(working, call, place.index))
+
+
+def _replace(block: Any, place: Place, weights: dict[str, Tensor]) -> None:
+    for name, weight in weights.items():
+        own = block.get_submodule(name.removeprefix(f"{place.prefix}.")).weight
+        own.data.copy_(weight)
+
+
+def _forward(block: Any, call: _Call, index: int) -> Tensor:
+    device = next(block.parameters()).device
+    out = block(call.hidden.to(device), **call.extras[index])
+    found: Tensor = out[0] if isinstance(out, tuple) else out
+    return found
+
+
+class _Recorder(nn.Module):  # type: ignore[misc]
+    """In a block's place: notes what it is given and hands its input on unchanged.
+
+    The first runs its block all the same, since T5's makes the position bias that the others get.
+    """
+
+    def __init__(self, block: Any, first: bool, calls: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self._block = [block]  # not a submodule
+        self._first = first
+        self._calls = calls
+        self._names = list(inspect.signature(block.forward).parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_block"][0], name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(self._names, args, strict=False)) | kwargs
+        hidden = given.pop("hidden_states")
+        self._calls.append({"hidden": hidden} | given)
+        if self._first:
+            out = self._block[0](*args, **kwargs)
+            self._calls[0]["out"] = out
+        else:
+            out = self._calls[0]["out"]
+        return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
+
+
+def _capture(
+    model: Any,
+    stack: str,
+    batches: Sequence[Sequence[Sample]],
+    encoded: Sequence[Tensor] | None,
+    dtype: torch.dtype,
+    folder: Path,
+) -> list[_Call]:
+    """What the first block of a stack reads, and what all its blocks are told beside it."""
+    found = stacks(model)[stack]
+    blocks = found.blocks
+    calls: list[_Call] = []
+    space: _Space | None = None
+    try:
+        for number, batch in enumerate(batches):
+            notes: list[dict[str, Any]] = []
+            recorders = [_Recorder(block, i == 0, notes) for i, block in enumerate(blocks)]
+            setattr(found.owner, found.name, nn.ModuleList(recorders))
+            real = _read(model, stack, batch, encoded[number] if encoded else None)
+            notes[0].pop("out")
+            hidden = notes[0]["hidden"]
+            if space is None:
+                rows = sum(len(one) * _length(one, stack) for one in batches)
+                space = _Space(rows * hidden.shape[-1], dtype, folder)
+            calls.append(_Call(space.put(hidden), _extras(notes, dtype), real))
+    finally:
+        setattr(found.owner, found.name, blocks)
+    return calls
+
+
+def _length(batch: Sequence[Sample], stack: str) -> int:
+    """Tokens of a batch's longest row in that stack."""
+    seq2seq = bool(batch[0].target)
+    return max(len(s.target if seq2seq and stack == DECODER else s.ids) for s in batch)
+
+
+def _extras(notes: list[dict[str, Any]], dtype: torch.dtype) -> list[dict[str, Any]]:
+    """Each block's other arguments, floats in `dtype`; what blocks share stays one tensor."""
+    made: dict[int, Any] = {}
+
+    def cast(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(cast(one) for one in value)
+        if not (isinstance(value, Tensor) and value.is_floating_point()):
+            return value
+        if id(value) not in made:
+            # a mask's "never" must not become infinity
+            made[id(value)] = value.to(dtype).clamp(min=torch.finfo(dtype).min)
+        return made[id(value)]
+
+    return [
+        {name: cast(value) for name, value in note.items() if name != "hidden"}
+        | {"past_key_values": None}
+        for note in notes
+    ]
+
+
+def _read(model: Any, stack: str, batch: Sequence[Sample], encoded: Tensor | None) -> Tensor | None:
+    """Lead a batch to the stack; returns which tokens are real, `None` for all."""
+    device = model.device
+    ids, mask = pad([s.ids for s in batch], left=False, device=device)
+    if not model.config.is_encoder_decoder:
+        full = bool(mask.all())
+        stacks(model)[DECODER].owner(
+            input_ids=ids, attention_mask=None if full else mask, use_cache=False
+        )
+        return None if full else mask.bool()
+    if stack == ENCODER:
+        model.encoder(input_ids=ids, attention_mask=mask)
+        return mask.bool()
+    target, target_mask = pad([s.target for s in batch], left=False, device=device)
+    model.decoder(
+        input_ids=target,
+        attention_mask=target_mask,
+        encoder_hidden_states=encoded,
+        encoder_attention_mask=mask,
+        use_cache=False,
+    )
+    return target_mask.bool()
+
+
+class _Space:
+    """Room for all batches' activations: in memory, or mapped from a file where they are many."""
+
+    def __init__(self, numbers: int, dtype: torch.dtype, folder: Path) -> None:
+        size = numbers * torch.empty(0, dtype=dtype).element_size()
+        if size <= IN_MEMORY:
+            self._room = torch.empty(numbers, dtype=dtype)
+        else:
+            file = folder / "activations"
+            with file.open("wb") as handle:
+                handle.truncate(size)
+            self._room = torch.from_file(str(file), shared=True, size=numbers, dtype=dtype)
+        self._used = 0
+
+    def put(self, hidden: Tensor) -> Tensor:
+        """A copy of `hidden` in the room; its place is written again by later blocks."""
+        first, self._used = self._used, self._used + hidden.numel()
+        return self._room[first : self._used].view(hidden.shape).copy_(hidden)

@@ -1,0 +1,46 @@
+"""Texts as a model is calibrated on them: full sequences of one length, or T5's pairs.
+
+One length without padding means that every token counts, and that a batch is told nothing but its
+tokens.
+"""
+
+from typing import Any
+
+from featherweight.compress.calibrate import Sample, batches, encode, first
+from featherweight.engines.hf_model import Model
+from featherweight.errors import DataError
+from featherweight.tasks import Task
+
+BATCH_TOKENS = 4096
+
+
+def calibration(
+    texts: Task, model: Any, tokenizer: Any, name: str, tokens: int, length: int
+) -> list[list[Sample]]:
+    """Batches of at most `BATCH_TOKENS`, of about `tokens` in all.
+
+    A decoder-only model's texts are joined, an end token between them, and cut into sequences of
+    `length`; where there are more than needed, those at even distances are taken. An
+    encoder-decoder reads whole pairs, the first that make up `tokens`. Raises `DataError` for texts
+    that do not fill one sequence.
+    """
+    if model.config.is_encoder_decoder:
+        pairs = encode(texts.examples, model, tokenizer, name, length)
+        return list(batches(first(pairs, tokens)))
+    own = Model(model, name)
+    length = min(length, own.context_length(tokenizer))
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    stream: list[int] = []
+    for sample in encode(texts.examples, model, tokenizer, name, None):
+        stream += [*sample.ids, *end]
+    whole = len(stream) // length
+    if not whole:
+        raise DataError(
+            f"{texts.name} has {len(stream):,} tokens, less than one sequence of {length:,}; give "
+            "more text, or a shorter --length."
+        )
+    count = min(whole, max(1, tokens // length))
+    starts = [i * whole // count * length for i in range(count)]
+    found = [Sample(stream[start : start + length], []) for start in starts]
+    rows = max(1, BATCH_TOKENS // length)
+    return [found[i : i + rows] for i in range(0, count, rows)]

@@ -1,0 +1,116 @@
+"""What is known of a layer's inputs x: the means of x x^T and of x. C inputs.
+
+Layers that read the very same tensor (q, k and v; gate and up) share one, found by the tensor's
+identity as the model runs, not by names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from featherweight.errors import CompressError
+
+PARTS = 8  # row blocks of the upper triangle; each is one product
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Means over `tokens` inputs of a layer, in float32."""
+
+    tokens: int
+    mean: Tensor  # [C]
+    hessian: Tensor  # [C, C], of x x^T
+
+    @property
+    def square(self) -> Tensor:
+        """[C], of x^2."""
+        return self.hessian.diagonal()
+
+
+class Collector:
+    """Sums over everything that a block's linear layers read, added up by hooks.
+
+    `real` is set before each forward: the tokens that count, [B, T] bool or `None` for all.
+    """
+
+    def __init__(self, linears: Mapping[str, Any]) -> None:
+        self._sums: dict[str, _Sums] = {}
+        self._owner: dict[str, str] = {}  # by layer, whose sums are its own
+        self._last: tuple[Any, str] | None = None
+        self.real: Tensor | None = None
+        self._hooks = [
+            linear.register_forward_pre_hook(self._hook(name)) for name, linear in linears.items()
+        ]
+
+    def _hook(self, name: str) -> Any:
+        def hook(_linear: Any, args: Any) -> None:
+            if self._last is not None and args[0] is self._last[0]:
+                self._owner[name] = self._last[1]
+                return
+            self._last = (args[0], name)
+            self._owner[name] = name
+            if name not in self._sums:
+                width = args[0].shape[-1]
+                self._sums[name] = _Sums(width, args[0].device)
+            self._sums[name].add(self._counted(args[0]))
+
+        return hook
+
+    def _counted(self, inputs: Tensor) -> Tensor:
+        # what a decoder reads of an encoder has another length; its padding counts as it is seen
+        if self.real is not None and inputs.shape[:2] == self.real.shape:
+            return inputs[self.real]
+        return inputs.reshape(-1, inputs.shape[-1])
+
+    def forget(self) -> None:
+        """After each forward: a new tensor can have a dead one's identity."""
+        self._last = None
+
+    def close(self) -> None:
+        """Take the hooks off."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def found(self) -> list[tuple[list[str], Statistics]]:
+        """Layers that share inputs, and what is known of these; frees each sum as it is read."""
+        groups: dict[str, list[str]] = {}
+        for name, owner in self._owner.items():
+            groups.setdefault(owner, []).append(name)
+        return [(names, self._sums.pop(owner).means()) for owner, names in groups.items()]
+
+
+class _Sums:
+    def __init__(self, width: int, device: Any) -> None:
+        self._tokens = 0
+        self._sum = torch.zeros(width, dtype=torch.float64, device=device)
+        self._upper = torch.zeros(width, width, device=device)
+
+    def add(self, inputs: Tensor) -> None:
+        """Inputs [N, C]; products in float32: bf16 ones left some not positive definite."""
+        x = inputs.float()
+        self._tokens += len(x)
+        self._sum += x.sum(0)
+        width = x.shape[1]
+        step = -(-width // PARTS)
+        for first in range(0, width, step):
+            last = first + step
+            self._upper[first:last, first:].addmm_(x[:, first:last].t(), x[:, first:])
+
+    def means(self) -> Statistics:
+        count = max(self._tokens, 1)
+        hessian = self._upper.triu_().div_(count)
+        hessian += hessian.triu(1).t()
+        return Statistics(self._tokens, (self._sum / count).float(), hessian)
+
+
+def check_seen(linears: Mapping[str, Any], found: list[tuple[list[str], Statistics]]) -> None:
+    """Raise `CompressError` unless every layer read something."""
+    seen = {name for names, _ in found for name in names}
+    if missing := sorted(set(linears) - seen):
+        raise CompressError(
+            f"{missing[0]} and {len(missing) - 1} more layers read nothing while the texts were "
+            "read, so nothing is known of them; this architecture cannot be compressed here."
+        )

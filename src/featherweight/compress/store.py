@@ -1,0 +1,87 @@
+"""A run's finished blocks, so that a stopped one goes on; removed when all is written."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from featherweight.compress.layerwise import Place
+from featherweight.engines.packed import PARTS, Packed
+from featherweight.errors import OutputError
+from featherweight.files import output_errors, whole, write_atomic
+
+Result = dict[str, tuple[Packed, dict[str, Any]]]
+"""A block after a recipe: by layer, its weight and what the manifest says of it."""
+
+
+class Store:
+    """Finished blocks of a run, each a file a recipe, whole or not there."""
+
+    def __init__(self, folder: Path, recipes: int) -> None:
+        self._folder, self._recipes = folder, recipes
+
+    def _file(self, recipe: int, place: Place) -> Path:
+        return self._folder / f"{recipe}-{place.name}.safetensors"
+
+    def has(self, place: Place) -> bool:
+        return all(self._file(recipe, place).is_file() for recipe in range(self._recipes))
+
+    def put(self, place: Place, results: Sequence[Result]) -> None:
+        for recipe, result in enumerate(results):
+            tensors = {
+                f"{name}.weight.{part}": tensor
+                for name, (packed, _) in result.items()
+                for part, tensor in packed.parts().items()
+            }
+            facts = [{"packed": packed.facts()} | facts for packed, facts in result.values()]
+            target = self._file(recipe, place)
+            with output_errors(target), whole(target) as temporary:
+                save_file(tensors, temporary, {"layers": orjson.dumps(facts).decode()})
+
+    def facts(self, recipe: int, place: Place) -> list[dict[str, Any]]:
+        with safe_open(self._file(recipe, place), "pt") as file:
+            found: list[dict[str, Any]] = json.loads(file.metadata()["layers"])
+        return found
+
+    def tensors(self, recipe: int, place: Place) -> dict[str, Tensor]:
+        return dict(load_file(self._file(recipe, place)))
+
+    def weights(self, recipe: int, place: Place) -> dict[str, Packed]:
+        """A block's packed weights by their layers' names."""
+        tensors = self.tensors(recipe, place)
+        return {
+            fact["name"]: _packed(fact["packed"], tensors, f"{fact['name']}.weight")
+            for fact in self.facts(recipe, place)
+        }
+
+
+def _packed(facts: dict[str, Any], tensors: dict[str, Tensor], name: str) -> Packed:
+    parts = {part: tensors.get(f"{name}.{part}") for part in PARTS}
+    return Packed(tuple(facts["shape"]), facts["bits"], facts["group"], **parts)
+
+
+@contextlib.contextmanager
+def partial(folder: Path, job: dict[str, Any], recipes: Sequence[str]) -> Iterator[Store]:
+    """The store in `folder`, for this very job; the folder goes when the block ends well.
+
+    Raises `OutputError` where another job's unfinished work lies there.
+    """
+    key = {"job": job, "recipes": list(recipes)}
+    file = folder / "job.json"
+    if file.is_file():
+        if json.loads(file.read_bytes()) != key:
+            raise OutputError(
+                f"{folder} holds the unfinished work of another run (other recipes, texts, model "
+                "or versions); finish that run, or remove the folder."
+            )
+    else:
+        write_atomic(file, orjson.dumps(key, option=orjson.OPT_INDENT_2))
+    yield Store(folder, len(recipes))
+    shutil.rmtree(folder, ignore_errors=True)
