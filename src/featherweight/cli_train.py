@@ -31,6 +31,8 @@ class Method(StrEnum):
 class Tune(StrEnum):
     full = "full"
     lora = "lora"
+    prompt = "prompt"
+    prefix = "prefix"
 
 
 class Divergence(StrEnum):
@@ -115,7 +117,7 @@ def train(
         str | None, typer.Option(metavar="SPEC", help="hf:DIR, or a cache written by teach.")
     ] = None,
     method: Annotated[Method | None, typer.Option(help="neo with a teacher, else lora.")] = None,
-    tune: Annotated[Tune | None, typer.Option(help="All weights, or LoRA.")] = None,
+    tune: Annotated[Tune | None, typer.Option(help="What learns.")] = None,
     kd_weight: Annotated[float | None, typer.Option(help="Of the teacher; 0.5.")] = None,
     divergence: Annotated[Divergence, typer.Option()] = Divergence.forward_kl,
     mix: Annotated[
@@ -128,6 +130,7 @@ def train(
     rank: Annotated[int | None, typer.Option(min=1, help="64 from 1B on, 16 below.")] = None,
     dropout: Annotated[float, typer.Option(help="Of LoRA.")] = 0.0,
     targets: Annotated[str, typer.Option(help="Layers with LoRA.")] = "all-linear",
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a prompt or prefix.")] = 20,
     lr: Annotated[float | None, typer.Option(help="Times 10 for LoRA, by size.")] = None,
     schedule: Annotated[str, typer.Option(help="As transformers names them.")] = "cosine",
     warmup: Annotated[float, typer.Option(help="Share of the steps.")] = 0.1,

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from featherweight.errors import OutputError
@@ -134,3 +134,11 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def digest(files: Iterable[Path]) -> str:
+    """One sha256 of several files: of the lines "DIGEST  NAME" in order of their names."""
+    lines = "".join(
+        f"{sha256(path)}  {path.name}\n" for path in sorted(files, key=lambda path: path.name)
+    )
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from featherweight.engines import embedded
-from featherweight.engines.identity import digest, gguf_parts, identity
+from featherweight.engines.identity import gguf_parts, identity
 from featherweight.errors import EngineError, UnknownModelError
+from featherweight.files import digest
 
 
 def sha(text: str) -> str:

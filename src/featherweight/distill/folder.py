@@ -23,6 +23,7 @@ from featherweight.tasks import Task
 from featherweight.tasks.run import prompts_sha256
 from featherweight.tasks.store import locked
 
+LAST = ("config.json", "bank.json")
 MANIFEST, LOG, CHECKPOINTS = "manifest.json", "log.jsonl", "checkpoints"
 
 
@@ -130,7 +131,7 @@ def publish(output: Path, save: Callable[[Path], None], result: Mapping[str, Any
         try:
             save(temporary)
             # a directory with a config is a model: everything else must be there before
-            for file in sorted(temporary.iterdir(), key=lambda p: p.name.endswith("config.json")):
+            for file in sorted(temporary.iterdir(), key=lambda p: p.name.endswith(LAST)):
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
                 file.replace(output / file.name)

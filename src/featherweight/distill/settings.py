@@ -9,6 +9,8 @@
 | cat-xent | LoRA or full | 0 | either model predicts the gold token |
 | cat-dist | LoRA or full | 0.5 | the same |
 | gatekeeper | LoRA or full | 0 | wrong tokens are pushed to uniform |
+
+sft and kd tune all weights, or a soft prompt or prefix before frozen ones.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -16,13 +18,15 @@ from typing import Any, Literal, get_args
 
 from featherweight.distill.divergence import DIVERGENCES, Divergence
 from featherweight.distill.objective import Mask, Objective
+from featherweight.distill.soft import SOFT_KINDS
 from featherweight.distill.student import LORA_KINDS, LoraKind, alpha_of
 from featherweight.errors import TrainingError
 
 Method = Literal["sft", "lora", "kd", "neo", "cat-xent", "cat-dist", "gatekeeper"]
 METHODS: tuple[str, ...] = get_args(Method)
-Tune = Literal["full", "lora"]
+Tune = Literal["full", "lora", "prompt", "prefix"]
 LOSSES, SCORES = ("loss", "ce"), ("right", "rouge1", "rouge2", "rougeL", "rougeLsum")
+SOFT_LR = 1e-2
 LARGE = 1_000_000_000  # parameters from which the published rank and rates are taken as they are
 
 
@@ -42,6 +46,7 @@ class Settings:
     rank: int | None = None
     dropout: float = 0.0
     targets: str = "all-linear"
+    prompt_tokens: int = 20
     lr: float | None = None
     schedule: str = "cosine"
     warmup: float = 0.1
@@ -64,7 +69,16 @@ class Settings:
     report_to: str = "none"
 
     def __post_init__(self) -> None:
-        positive = {"rank", "lr", "epochs", "steps", "batch", "micro_batch", "max_length"}
+        positive = {
+            "rank",
+            "prompt_tokens",
+            "lr",
+            "epochs",
+            "steps",
+            "batch",
+            "micro_batch",
+            "max_length",
+        }
         positive |= {"eval_every", "save_every", "patience", "temperature"}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -112,6 +126,7 @@ class Plan:
     alpha: float | None
     lora: LoraKind
     targets: str
+    places: int  # of a soft prompt or prefix
     lr: float
     stop_on: str
     reasons: dict[str, str]
@@ -124,16 +139,24 @@ def derive(settings: Settings, params: int, has_teacher: bool) -> Plan:
     """
     reasons: dict[str, str] = {}
     method = settings.method
+    soft = settings.tune in SOFT_KINDS
     if method is None:
-        method = "neo" if has_teacher else "lora"
+        method = "kd" if soft and has_teacher else "sft" if soft else None
+        method = method or ("neo" if has_teacher else "lora")
         reasons["method"] = "a teacher is named" if has_teacher else "no teacher is named"
     tune = settings.tune
     if tune is None:
         tune = "full" if method in ("sft", "kd") else "lora"
         reasons["tune"] = f"as {method} is"
-    if (method, tune) in (("sft", "lora"), ("kd", "lora"), ("lora", "full"), ("neo", "full")):
-        other = {"sft": "lora", "kd": "neo", "lora": "sft", "neo": "kd"}[method]
-        raise TrainingError(f"{method} tunes otherwise; for --tune {tune} say --method {other}.")
+    others = {"lora": "sft", "neo": "kd"}
+    if tune == "lora":
+        others = {"sft": "lora", "kd": "neo"}
+    elif soft:
+        others |= {"cat-xent": "sft", "cat-dist": "kd", "gatekeeper": "sft"}
+    if method in others:
+        raise TrainingError(
+            f"{method} tunes otherwise; for --tune {tune} say --method {others[method]}."
+        )
     objective = _objective(settings, method, reasons)
     if objective.needs_teacher and not has_teacher:
         raise TrainingError(f"{method} learns from a teacher; add --teacher SPEC or a cache.")
@@ -158,6 +181,8 @@ def derive(settings: Settings, params: int, has_teacher: bool) -> Plan:
     if lr is None:
         lr = (2e-5 if large else 3e-5) * (10 if tune == "lora" else 1)
         reasons["lr"] = "ten times that of full tuning" if tune == "lora" else "full tuning"
+        if soft:
+            lr, reasons["lr"] = SOFT_LR, "few numbers learn, far from where they start"
     # a mask that leaves nothing makes a perfect loss
     masked = objective.mask != "all" or objective.gate is not None
     stop_on = settings.stop_on or ("ce" if masked else "loss")
@@ -169,6 +194,7 @@ def derive(settings: Settings, params: int, has_teacher: bool) -> Plan:
         alpha,
         settings.lora,
         settings.targets,
+        settings.prompt_tokens,
         lr,
         stop_on,
         reasons,
@@ -216,6 +242,8 @@ def described(plan: Plan) -> list[tuple[str, str, str]]:
     """Name, value and reason of what was decided, for printing."""
     o = plan.objective
     rows: list[tuple[str, Any]] = [("method", plan.method), ("tune", plan.tune)]
+    if plan.tune in SOFT_KINDS:
+        rows.append(("places", plan.places))
     if plan.tune == "lora":
         rows += [("lora", f"{plan.lora} on {plan.targets}")]
         rows += [("rank", plan.rank), ("alpha", f"{plan.alpha:g}")]

@@ -21,7 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from featherweight.distill.soft import Soft, save_bank
 from featherweight.engines.dequantised import dequantised
+from featherweight.engines.hf_bank import is_bank
 from featherweight.engines.hf_open import is_adapter, model_folder, open_model, opening
 from featherweight.engines.load import parse
 from featherweight.errors import TrainingError
@@ -52,6 +54,8 @@ def open_base(spec: str, dtype: torch.dtype, device: str) -> tuple[Any, Any, str
                 f"{spec} is an adapter; merge it first with `featherweight export {name} --output "
                 "DIR`, then name that directory."
             )
+        if is_bank(model_folder(name)):
+            raise TrainingError(f"{spec} is a prompt bank, not a whole model; name its base.")
         model, tokenizer = open_model(name, dtype, device)
     return model, tokenizer, name
 
@@ -122,7 +126,10 @@ def _adapter_state(model: Any) -> dict[str, Tensor]:
 
 
 def save_student(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
-    """Write model (in `dtype`) or adapter, and tokenizer, into `folder`."""
+    """Write model (in `dtype`), adapter or prompt, and tokenizer, into `folder`."""
+    if isinstance(model, Soft):
+        save_bank(model.stored(), folder)
+        return  # the tokenizer is the base's
     if not hasattr(model, "peft_config"):
         kept = model.dtype
         model.to(dtype).save_pretrained(folder)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import torch
+from torch import Tensor
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -32,6 +33,7 @@ from featherweight.distill.data import Reader, Sample, collate, samples
 from featherweight.distill.head import Head
 from featherweight.distill.learner import Learner, check_head
 from featherweight.distill.settings import LOSSES, Plan, Settings, derive, described
+from featherweight.distill.soft import SOFT_KINDS, Soft
 from featherweight.distill.student import adapt, counted, load_trainable, open_base, save_student
 from featherweight.distill.teacher import open_teacher, shared_vocabulary
 from featherweight.distill.texts import Texts
@@ -115,6 +117,8 @@ def _train(
     plan = derive(settings, counted(model)[1], teacher is not None)
     reader = Reader(model, tokenizer, student)
     length = settings.max_length or reader.context
+    if plan.tune in SOFT_KINDS and length > reader.context - plan.places:
+        length = reader.context - plan.places
     if length > reader.context:
         raise TrainingError(
             f"--max-length {length} is more than {student} holds ({reader.context}); lower it."
@@ -127,6 +131,9 @@ def _train(
     if plan.rank is not None and plan.alpha is not None:
         of = (settings.lora, plan.rank, plan.alpha, settings.dropout, settings.targets)
         model = adapt(model, base, *of)
+    elif plan.tune in SOFT_KINDS:
+        start = _tokens_of(learnt, plan.places, settings.seed).to(device)
+        model = Soft(model, base, plan.tune, start)  # type: ignore[arg-type]
     learner = Learner(
         model,
         plan.objective,
@@ -136,6 +143,11 @@ def _train(
         vocabulary=source.vocabulary,
     )
     if settings.gradient_checkpointing:
+        if plan.tune in SOFT_KINDS:
+            raise TrainingError(
+                f"--tune {plan.tune} cannot save memory by computing twice; leave "
+                "--gradient-checkpointing out."
+            )
         learner.gradient_checkpointing_enable(
             gradient_checkpointing_kwargs={"use_reentrant": False}
         )
@@ -168,6 +180,13 @@ def _train(
     for callback in (PrinterCallback, ProgressCallback):  # the view shows it
         trainer.remove_callback(callback)
     return _fit(trainer, learner, tokenizer, output, machine.dtype, tell)
+
+
+def _tokens_of(learnt: Sequence[Sample], count: int, seed: int) -> Tensor:
+    """So many token ids [count], drawn from what is learnt: where a soft prompt starts."""
+    ids = sorted({token for sample in learnt for token in sample.prompt + sample.target})
+    drawn = torch.randint(len(ids), (count,), generator=torch.Generator().manual_seed(seed))
+    return torch.tensor(ids)[drawn]
 
 
 def _device() -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from featherweight.engines.hf_bank import Bank, positions
 from featherweight.engines.hf_prompts import Encoded
 from featherweight.errors import EngineError
 
@@ -26,6 +27,7 @@ class State:
     mask: torch.Tensor  # [B, T], the encoder's for an encoder-decoder
     positions: Any  # [B, 1] of the next token; None for an encoder-decoder
     encoded: torch.Tensor | None  # [B, T, H], the encoder's output
+    chosen: torch.Tensor | None = None  # [B], which soft prompt each row was put behind
 
     def keep(self, live: list[int]) -> None:
         """Drop every row that is not in `live`."""
@@ -47,6 +49,7 @@ class Model:
         self.seq2seq = bool(raw.config.is_encoder_decoder)
         self._name = name
         self._accepts = set(inspect.signature(_bare(raw).forward).parameters)
+        self.bank: Bank | None = getattr(raw, "prompt_bank", None)
 
     @property
     def device(self) -> Any:
@@ -64,10 +67,27 @@ class Model:
             decoder = torch.tensor([start + p.beginning for p in prompts], device=self.device)
             state = State(None, mask, None, encoded.last_hidden_state)
             out = self._decoder(state, decoder)
+        elif self.bank is not None:
+            return self._prefill_behind(self.bank, ids, mask)
         else:
-            positions = (mask.cumsum(-1) - 1).clamp(min=0)
-            out = self.forward(ids, mask, positions, None, keep=1)
-            state = State(None, mask, positions[:, -1:] + 1, None)
+            places = positions(mask, 0)
+            out = self.forward(ids, mask, places, None, keep=1)
+            state = State(None, mask, places[:, -1:] + 1, None)
+        state.cache = self._cache(out)
+        return state, out.logits[:, -1].float()
+
+    def _prefill_behind(
+        self, bank: Bank, ids: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[State, torch.Tensor]:
+        """Each row behind the soft prompt that is chosen for it."""
+        places = positions(mask, bank.n)
+        whole = torch.cat([mask.new_ones(len(mask), bank.n), mask], dim=1)
+        state = State(None, whole, places[:, -1:] + 1, None)
+        if bank.selection.layer and bank.selection.passes == 1 and bank.m > 1:
+            state.cache, state.chosen, logits = bank.read_once(ids, mask)
+            return state, logits.float()
+        state.chosen = bank.choose(ids, mask)
+        out = self.forward(ids, whole, places, bank.cache(state.chosen), keep=1)
         state.cache = self._cache(out)
         return state, out.logits[:, -1].float()
 
@@ -148,7 +168,7 @@ class Model:
         for key in ("max_position_embeddings", "n_positions"):
             value = getattr(self.config, key, None)
             if isinstance(value, int) and value > 0:
-                return value
+                return value - (self.bank.n if self.bank else 0)
         limit = int(tokenizer.model_max_length)
         return RELATIVE_CONTEXT if limit > 10**9 else limit
 

@@ -19,8 +19,10 @@ from transformers import (
 )
 from transformers.utils import logging as hub_logging
 
+from featherweight.engines.hf_bank import Bank, Stored, is_bank, read_bank
 from featherweight.engines.packed import dense_state, is_packed
 from featherweight.errors import EngineError
+from featherweight.files import digest
 
 WEIGHTS, ADAPTER_WEIGHTS = "*.safetensors", "adapter_model*.safetensors"
 
@@ -52,6 +54,8 @@ def open_model(name: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
     folder = model_folder(name)
     if is_adapter(folder):
         return _load_adapter(name, folder, dtype, device)
+    if is_bank(folder):
+        return _load_bank(name, folder, dtype, device)
     return _load_model(name, folder, dtype, device), load_tokenizer(name, folder)
 
 
@@ -191,6 +195,25 @@ def _load_adapter(name: str, folder: Path, dtype: torch.dtype, device: str) -> t
         _load_model(base, base_folder, dtype, device), folder, is_trainable=False
     )
     return model.to(device), load_tokenizer(name, tokenizer_folder(folder, base_folder))
+
+
+def _load_bank(name: str, folder: Path, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+    """The base model of a prompt bank, the bank beside it as `prompt_bank`."""
+    stored = read_bank(name, folder)
+    base, base_folder = bank_base(folder, stored)
+    if stored.weights is not None and digest(base_folder.glob(WEIGHTS)) != stored.weights:
+        raise EngineError(
+            f"{name} was made for other weights than {base} holds; make it again for these."
+        )
+    model = _load_model(base, base_folder, dtype, device)
+    model.prompt_bank = Bank(model, stored, name)
+    return model, load_tokenizer(name, base_folder)
+
+
+def bank_base(folder: Path, stored: Stored) -> tuple[str, Path]:
+    """The base model that a bank names, and its directory."""
+    near = folder / stored.base
+    return stored.base, near if near.is_dir() else model_folder(stored.base)
 
 
 def adapter_base(name: str, folder: Path) -> tuple[str, Path]:

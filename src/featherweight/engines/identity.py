@@ -5,7 +5,6 @@ names, so `sha256sum *.safetensors | sha256sum` (with LC_ALL=C) in a model's dir
 Nothing is loaded; a gigabyte takes a second or two.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from featherweight.engines.embedded import MEETINGS, fast_copy, meetings_adapter, shipped_model
 from featherweight.engines.load import gguf_paths, load_engine, missing, parse
 from featherweight.errors import EngineError
-from featherweight.files import sha256
+from featherweight.files import digest, sha256
 
 CONFIG = ("config.json", "generation_config.json")
 TOKENIZER = (  # what a tokenizer and its chat template are read from, old and new forms
@@ -33,7 +32,8 @@ def identity(engine_spec: str) -> dict[str, Any]:
 
     `spec` and `weights` always: the sha256 of a GGUF file (of all parts of a split one) or of a
     directory's safetensors, always of the base where there is an adapter. Where it applies also
-    `adapter` (digest of its weights), `adapter_config`, `base` (the name that it gives), `config`
+    `adapter` (digest of its weights), `adapter_config`, `bank` (of a prompt bank's files), `base`
+    (the name that either gives), `config`
     and `tokenizer` (of what hf: reads beside the weights), `note`. A server tells no weights:
     `None`. Raises `UnknownModelError` and `EngineError` as
     `load_engine` does.
@@ -96,6 +96,7 @@ def gguf_parts(path: Path) -> list[Path]:
 def _hf(spec: str, rest: str) -> dict[str, Any]:
     try:
         from featherweight.engines import hf_open
+        from featherweight.engines.hf_bank import BANK, TENSORS, is_bank, read_bank
     except ImportError as error:
         raise missing(error, "train") from None
     name, folder = rest, hf_open.model_folder(rest)
@@ -109,6 +110,10 @@ def _hf(spec: str, rest: str) -> dict[str, Any]:
         name, folder = hf_open.adapter_base(name, adapter)
         own["base"] = name
         tokenizer = hf_open.tokenizer_folder(adapter, folder)
+    elif is_bank(folder):
+        own["bank"] = digest([folder / BANK, folder / TENSORS])
+        name, folder = hf_open.bank_base(folder, read_bank(name, folder))
+        own["base"], tokenizer = name, folder
     hf_open.check_weights(name, folder, "model", hf_open.WEIGHTS)
     return {
         "spec": spec,
@@ -120,11 +125,3 @@ def _hf(spec: str, rest: str) -> dict[str, Any]:
 
 def _matching(folder: Path, patterns: Iterable[str]) -> set[Path]:
     return {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-
-
-def digest(files: Iterable[Path]) -> str:
-    """One sha256 of several files: of the lines "DIGEST  NAME" in order of their names."""
-    lines = "".join(
-        f"{sha256(path)}  {path.name}\n" for path in sorted(files, key=lambda path: path.name)
-    )
-    return hashlib.sha256(lines.encode()).hexdigest()

@@ -101,8 +101,10 @@ class TransformersEngine:
 
     @property
     def params(self) -> int:
-        """Number of parameters, tied ones once, an adapter's included."""
-        return sum(p.numel() for p in self._opened().raw.parameters())
+        """Number of parameters, tied ones once, an adapter's or prompt bank's included."""
+        model = self._opened()
+        own: int = sum(p.numel() for p in model.raw.parameters())
+        return own + (model.bank.parameters if model.bank else 0)
 
     @property
     def attention_width(self) -> int | None:
