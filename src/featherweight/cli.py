@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featherweight import cli_cascade, cli_compress, cli_eval, cli_export, cli_train
+from featherweight import cli_cascade, cli_compress, cli_eval, cli_export, cli_repair, cli_train
 from featherweight.cli_io import (
     complain,
     console,
@@ -193,6 +193,7 @@ for command in (
     cli_eval.compare,
     cli_eval.tradeoff,
     cli_compress.compress,
+    cli_repair.repair,
     cli_train.train,
     cli_train.teach,
     cli_export.export,

@@ -43,7 +43,7 @@ def compress(
     try:
         from featherweight.compress import compress as run
         from featherweight.compress import parse_recipe, read_texts
-        from featherweight.show_compress import compress_progress, print_made
+        from featherweight.show_compress import print_made, work_progress
     except ImportError as error:
         fail(missing(error, "train"))
     with usage_errors():
@@ -53,7 +53,7 @@ def compress(
         texts = None if calibrate is None else read_texts(calibrate, data, split, limit)
     mode = None if sequential is None else "sequential" if sequential else "shared"
     try:
-        with compress_progress() as progress:
+        with work_progress() as progress:
             made = run(
                 model,
                 recipes,

@@ -44,6 +44,10 @@ class CompressError(FeatherweightError):
     """A cut that a model does not allow: a structure we do not know, more layers than it has."""
 
 
+class RepairError(FeatherweightError):
+    """Prompts that do not fit together, or a repair that lacks what it needs."""
+
+
 class TrainingError(FeatherweightError):
     """A training that cannot begin or go on: its settings, data, teacher or loss."""
 

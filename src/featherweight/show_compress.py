@@ -13,9 +13,11 @@ from rich.text import Text
 from featherweight.compress import Made
 from featherweight.transcript.text import printable
 
+Tick = Callable[[str, int, int], None]
+
 
 @contextmanager
-def compress_progress() -> Iterator[Callable[[str, int, int], None] | None]:
+def work_progress() -> Iterator[Tick | None]:
     """A bar for each thing that is done, on standard error, in a terminal only."""
     if not sys.stderr.isatty():
         yield None

@@ -34,14 +34,18 @@ Tokens = Literal["all", "last"]
 
 @dataclass(frozen=True)
 class Selection:
-    """How the prompt is chosen. `first_key`: whether a prompt's first key counts, which draws
-    attention from everywhere. `passes` matters above layer 0 only.
+    """How the prompt is chosen.
+
+    `first_key`: whether a prompt's first key counts, which draws attention from everywhere.
+    `passes` matters above layer 0 only. `usual` [m], where it is given, is each prompt's mean score
+    on what it learnt from, and is subtracted: a prompt whose keys are long wins everywhere else.
     """
 
     layer: int = 0
     tokens: Tokens = "all"
     first_key: bool = True
     passes: int = 2
+    usual: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.layer < 0 or self.tokens not in get_args(Tokens) or self.passes not in (1, 2):
@@ -89,7 +93,7 @@ def read_bank(name: str, folder: Path) -> Stored:
             )
         tensors = load_file(folder / TENSORS)
         stored = Stored(
-            facts["base"], facts["weights"], Selection(**facts["selection"]), dict(tensors)
+            facts["base"], facts["weights"], _selection(facts["selection"]), dict(tensors)
         )
         if set(tensors) not in ({"prompts"}, {"keys", "values"}) or not stored.m or not stored.n:
             raise KeyError(f"prompts in {TENSORS}")
@@ -99,6 +103,10 @@ def read_bank(name: str, folder: Path) -> Stored:
             f"{name} holds no whole prompt bank ({why}); make it again with `featherweight repair`."
         ) from None
     return stored
+
+
+def _selection(facts: dict[str, Any]) -> Selection:
+    return Selection(**facts | {"usual": tuple(facts["usual"])})
 
 
 def bank_facts(stored: Stored) -> bytes:
@@ -133,6 +141,11 @@ class Bank:
                 f"{name} chooses at layer {self.selection.layer}, the model has layers 0 to "
                 f"{len(self._layers) - 1}; it was made for another model."
             )
+        if len(self.selection.usual) not in (0, self.m):
+            raise EngineError(
+                f"{name} has {self.m} prompts and the usual scores of {len(self.selection.usual)}; "
+                "make it again with `featherweight repair`."
+            )
         try:
             self._keys, self._values = _computed(model, stored)
         except (RuntimeError, ValueError) as error:
@@ -140,6 +153,7 @@ class Bank:
             raise EngineError(
                 f"{name}: its prompts do not fit the model ({why}); it was made for another."
             ) from None
+        self._usual = torch.tensor(self.selection.usual or [0.0] * self.m, device=model.device)
         keys = self._keys[self.selection.layer]
         counted = keys[:, :, (0 if self.selection.first_key or self.n == 1 else 1) :]
         self._mean_keys = counted.float().mean(2)  # [m, heads, d]: the score is linear in keys
@@ -200,7 +214,7 @@ class Bank:
         heads = self._mean_keys.shape[1]
         grouped = mean.view(rows, heads, -1, mean.shape[-1]).mean(2)  # the heads that share keys
         scores: Tensor = torch.einsum("bhd,mhd->bm", grouped, self._mean_keys) / heads
-        return scores
+        return scores - self._usual
 
     def cache(self, winners: Tensor) -> Any:
         """A cache that holds each row's prompt."""

@@ -1,0 +1,103 @@
+"""The command repair: arguments, a library call, print."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featherweight.cli_io import console, fail, print_json, usage_errors
+from featherweight.errors import FeatherweightError, TrainingError, UnknownModelError
+
+
+class Method(StrEnum):
+    prompts = "prompts"
+    idp = "idp"
+    prefix = "prefix"
+    lora = "lora"
+    neo = "neo"
+
+
+def repair(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The compressed model: hf:DIR.")],
+    method: Annotated[Method, typer.Option(help="What learns; docs/repair.md.")],
+    data: Annotated[str, typer.Option(help="What it learns: a task, or a file of rows.")],
+    output: Annotated[Path, typer.Option(help="Where the repair goes; a stopped run goes on.")],
+    data_dir: Annotated[Path | None, typer.Option(help="Where the tasks' data lie.")] = None,
+    split: Annotated[str, typer.Option(help="Of a task: which part is learnt.")] = "train",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    val: Annotated[
+        str | None, typer.Option(help="What prompts are chosen on: a split, or a file of rows.")
+    ] = None,
+    val_limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="The uncompressed model, or its cache.")
+    ] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="How many prompts learn.")] = 4,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a prompt or prefix.")] = 20,
+    rank: Annotated[int | None, typer.Option(min=1, help="LoRA's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="By method and size.")] = None,
+    epochs: Annotated[float, typer.Option()] = 1.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of epochs.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Examples of one step.")] = 8,
+    micro_batch: Annotated[int, typer.Option(min=1, help="Of them at once.")] = 1,
+    max_length: Annotated[
+        int | None, typer.Option(min=2, help="Tokens of an example, or piece of running text.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    seed: Annotated[int, typer.Option(help="The first prompt's; the others' follow.")] = 0,
+    save_every: Annotated[int | None, typer.Option(min=1, help="Steps.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
+) -> None:
+    """Bring a compressed model back: soft prompts chosen for each input, or LoRA."""
+    try:
+        from featherweight.compress import read_texts
+        from featherweight.distill import Settings
+        from featherweight.repair import repair as run
+        from featherweight.show_repair import print_repaired, repair_progress
+        from featherweight.show_train import TrainView
+    except ImportError as error:
+        hint = "run `pip install 'featherweight[train]'`"
+        fail(TrainingError(f"repairing needs {error.name}, which is not installed; {hint}."))
+    with usage_errors():
+        settings = Settings(
+            prompt_tokens=prompt_tokens,
+            rank=rank,
+            lr=lr,
+            epochs=epochs,
+            steps=steps,
+            batch=batch,
+            micro_batch=micro_batch,
+            max_length=max_length,
+            dtype=dtype,
+            seed=seed,
+            save_every=save_every,
+        )
+        learnt = read_texts(data, data_dir, split if data_dir else None, limit)
+        tests = None
+        if val is not None:
+            own = data_dir is None or Path(val).suffix
+            tests = read_texts(val, limit=val_limit) if own else None
+            tests = tests or read_texts(data, data_dir, val, val_limit)
+    try:
+        with TrainView(console()) as view, repair_progress() as progress:
+            found = run(
+                model,
+                method.value,
+                learnt,
+                output,
+                val=tests,
+                teacher=teacher,
+                count=prompts,
+                settings=settings,
+                tell=view,
+                progress=progress,
+            )
+    except UnknownModelError as error:
+        fail(error, code=2)
+    except FeatherweightError as error:
+        fail(error)
+    if json:
+        print_json(dict(found.manifest))
+    else:
+        print_repaired(console(), found)

@@ -1,0 +1,204 @@
+"""One call repairs a compressed model by any method and leaves what `load_engine` opens.
+
+| method | what learns | what OUTPUT is |
+| --- | --- | --- |
+| prompts | `count` soft prompts, one by one | the one that is best on val |
+| idp | the same | a bank of all, the prompt chosen for each input |
+| prefix | keys and values in every layer | a bank of one |
+| lora | LoRA on the answers or the text | an adapter |
+| neo | LoRA with the uncompressed model as teacher | an adapter |
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import orjson
+import torch
+
+from featherweight.distill import Settings, train
+from featherweight.distill.data import Reader, samples
+from featherweight.distill.soft import save_bank
+from featherweight.distill.student import open_base
+from featherweight.distill.watch import Tell
+from featherweight.engines.hf_bank import BANK, TENSORS, Stored
+from featherweight.engines.hf_open import choose_dtype
+from featherweight.engines.identity import identity
+from featherweight.errors import OutputError, RepairError
+from featherweight.files import output_errors, write_atomic
+from featherweight.repair.bank import combine, read_prompts
+from featherweight.repair.choose import choose, contexts, losses
+from featherweight.tasks import Example, Task
+from featherweight.tasks.run import versions
+
+Method = Literal["prompts", "idp", "prefix", "lora", "neo"]
+METHODS: tuple[str, ...] = get_args(Method)
+PARTS, MANIFEST = "prompts", "manifest.json"
+USUAL = 256  # learnt samples that the prompts' usual scores are taken from
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """Where it lies, and what its manifest says."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+
+def repair(
+    spec: str,
+    method: Method,
+    data: Task,
+    output: Path,
+    *,
+    val: Task | None = None,
+    teacher: str | None = None,
+    count: int = 4,
+    settings: Settings | None = None,
+    tell: Tell = lambda kind, facts: None,
+    progress: Progress | None = None,
+) -> Repaired:
+    """Repair `spec` (hf:DIR) with what it learns from `data`; the same call goes on when stopped.
+
+    Of `prompts` and `idp`, prompt k of `count` learns the k-th part of the examples with seed
+    `settings.seed` + k, in OUTPUT/prompts/K; `val` decides among them and how they are chosen.
+    `teacher`, where it is given, is distilled from (neo needs one). Raises `RepairError` for
+    what does not fit together, and what `train` raises.
+    """
+    if method not in METHODS:
+        raise RepairError(f"no repair is called {method!r}; choose {', '.join(METHODS)}.")
+    if method == "neo" and teacher is None:
+        raise RepairError("neo learns from the uncompressed model; name it with --teacher.")
+    if method == "lora" and teacher is not None:
+        raise RepairError("lora learns from no teacher; leave --teacher out, or choose neo.")
+    settings = settings or Settings()
+    if method in ("lora", "neo", "prefix"):
+        own = replace(settings, tune="prefix")
+        if method != "prefix":
+            own = replace(settings, method=method)
+        trained = train(spec, data, output, val=val, teacher=teacher, settings=own, tell=tell)
+        return Repaired(trained.folder, trained.result)
+    if count < 1 or (method == "idp" and count < 2):
+        raise RepairError(f"{method} cannot choose among {count} prompts; give it 2 or more.")
+    if val is None and count > 1:
+        raise RepairError(f"{method} chooses among {count} prompts on val; name one with --val.")
+    return _prompts(spec, method, data, output, val, teacher, count, settings, tell, progress)
+
+
+def _prompts(
+    spec: str,
+    method: Method,
+    data: Task,
+    output: Path,
+    val: Task | None,
+    teacher: str | None,
+    count: int,
+    settings: Settings,
+    tell: Tell,
+    progress: Progress | None,
+) -> Repaired:
+    run = {
+        "command": "repair",
+        "method": method,
+        "model": identity(spec),
+        "teacher": teacher and identity(teacher),
+        "data": data.name,
+        "val": val and val.name,
+        "count": count,
+        "settings": asdict(settings),
+    }
+    if (done := _finished(output, run)) is not None:
+        return done
+    folders = []
+    for number in range(count):
+        own = replace(settings, tune="prompt", seed=settings.seed + number)
+        part = replace(data, examples=_slice(data.examples, number, count))
+        tell("prompt", {"number": number, "of": count})
+        trained = train(
+            spec, part, output / PARTS / str(number), teacher=teacher, settings=own, tell=tell
+        )
+        folders.append(trained.folder)
+    prompts = read_prompts(folders)
+    facts: dict[str, Any] = {}
+    bank = prompts[0]
+    if val is not None:
+        bank, facts = _decided(spec, method, prompts, data, val, settings, progress)
+    manifest = {
+        "run": run,
+        "m": bank.m,
+        "n": bank.n,
+        "parameters": sum(tensor.numel() for tensor in bank.tensors.values()),
+        **facts,
+        "versions": versions(),
+    }
+    raw = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
+    with output_errors(output), tempfile.TemporaryDirectory(dir=output, prefix=".bank.") as folder:
+        save_bank(bank, Path(folder))
+        for name in (TENSORS, BANK):  # a directory with a bank.json is a bank
+            (Path(folder) / name).replace(output / name)
+    write_atomic(output / MANIFEST, raw + b"\n")
+    return Repaired(output, orjson.loads(raw))
+
+
+def _slice(examples: Sequence[Example], number: int, count: int) -> tuple[Example, ...]:
+    """Part `number` of `count`, in the file's order: rows sorted by subject make prompts differ."""
+    if len(examples) < count:
+        raise RepairError(
+            f"{count} prompts cannot each learn a part of {len(examples)} rows; give more rows or "
+            "fewer prompts."
+        )
+    first, last = (len(examples) * at // count for at in (number, number + 1))
+    return tuple(examples[first:last])
+
+
+def _finished(output: Path, run: Mapping[str, Any]) -> Repaired | None:
+    """What an earlier, equal call left there; raises `OutputError` for anything else's work."""
+    others = [path.name for path in output.glob("*") if path.name != PARTS]
+    if not others:
+        return None
+    with contextlib.suppress(OSError, orjson.JSONDecodeError):
+        manifest = orjson.loads((output / MANIFEST).read_bytes())
+        if isinstance(manifest, dict) and manifest.get("run") == orjson.loads(orjson.dumps(run)):
+            return Repaired(output, manifest)
+    raise OutputError(f"{output} holds other work ({others[0]}); choose another output folder.")
+
+
+def _decided(
+    spec: str,
+    method: Method,
+    prompts: Sequence[Stored],
+    data: Task,
+    val: Task,
+    settings: Settings,
+    progress: Progress | None,
+) -> tuple[Stored, dict[str, Any]]:
+    """The best single prompt, or the bank with the best way to choose, by loss on val."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, tokenizer, _ = open_base(spec, choose_dtype(settings.dtype, device)[0], device)
+    reader = Reader(model, tokenizer, spec)
+    length = settings.max_length or reader.context - prompts[0].n
+    asked = contexts(samples(val, reader, length), val.kind == "text")
+    measured = losses(model, prompts, asked, progress)
+    singles = measured.singles()
+    best = min(range(len(prompts)), key=lambda number: singles[number])
+    facts: dict[str, Any] = {
+        "val": {
+            "tokens": int(measured.tokens.sum()),
+            "none": float(measured.bare.sum() / measured.tokens.sum()),
+            "each": singles,
+            "best": best,
+            "oracle": measured.mean(measured.nats.argmin(1)),
+        }
+    }
+    if method == "prompts":
+        return prompts[best], facts
+    bank = combine(prompts)
+    learnt = contexts(samples(data, reader, length), data.kind == "text")
+    ways = choose(model, bank, learnt[:: max(1, len(learnt) // USUAL)], asked, measured, progress)
+    facts["val"]["ways"] = [asdict(way) for way in ways]
+    facts["chosen"] = list(ways[0].wins)
+    return replace(bank, selection=ways[0].selection), facts
