@@ -1,0 +1,142 @@
+"""How much compression costs: perplexity on two kinds of text, nine tasks, meeting questions.
+
+usage: run.py --data DIR --work FOLDER [--model SPEC] [--only RECIPE ...] [--steps STEP ...]
+              [--limit N]
+
+1. compress: each recipe alone and sequentially; all of one kind again in one shared pass.
+2. perplexity: WikiText-2 test (word and token level), QMSum's val meetings.
+3. tasks: nine, test split. 4. questions: QMSum val's specific queries over gold spans.
+
+Every step of every model writes results/MODEL/NAME.json and is left out where that is there.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import texts
+
+from featherweight.compress import compress, parse_recipe
+from featherweight.engines import Engine, load_engine
+from featherweight.files import write_atomic
+from featherweight.tasks import Task, evaluate, load_task
+from featherweight.tasks.choice import SETS
+
+HERE = Path(__file__).parent
+RECIPES = (
+    "gptq:bits=4",
+    "gptq:bits=3",
+    "gptq:bits=2",
+    "rtn:bits=3",
+    "sparsegpt:sparsity=0.5",
+    "sparsegpt:sparsity=0.6",
+    "wanda:sparsity=0.5",
+    "dsnot:sparsity=0.5",
+    "magnitude:sparsity=0.5",
+    "joint:sparsity=0.5,bits=4",
+    "depth:layers=20",
+    "width:kv=2,ffn=1024",
+)
+SHARED = tuple(one for one in RECIPES if not one.startswith(("depth", "width")))
+TOKENS, LENGTH = 65_536, 1024
+STEPS = ("perplexity", "tasks", "questions")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--name", default="smollm2-135m", help="of the model, in results/")
+    parser.add_argument("--only", nargs="+")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
+    parser.add_argument("--limit", type=int, help="of a task's questions; a tenth of the texts")
+    parser.add_argument("--shared", action="store_true", help="the shared pass too")
+    args = parser.parse_args()
+    calibration = texts.calibration(args.data)
+    made: dict[str, str] = {"none": args.model}
+    for text in RECIPES:
+        if args.only and text not in args.only:
+            continue
+        folder = args.work / args.name / text
+        compress(args.model, [parse_recipe(text)], folder, calibration,
+                 tokens=TOKENS, length=LENGTH)  # fmt: skip
+        kept(args.name, text, folder)
+        made[text] = f"hf:{folder}"
+    if args.shared:
+        around = args.work / args.name / "shared"
+        compress(args.model, [parse_recipe(text) for text in SHARED], around, calibration,
+                 tokens=TOKENS, length=LENGTH)  # fmt: skip
+        for text in SHARED:
+            kept(args.name, f"{text} shared", around / text)
+            made[f"{text} shared"] = f"hf:{around / text}"
+    for step in args.steps:
+        for name, spec in made.items():
+            measure(step, args, name, spec)
+
+
+def kept(model: str, name: str, folder: Path) -> None:
+    """The manifest, without a line for each layer, goes into the results."""
+    target = HERE / "results" / model / f"{name}.manifest.json"
+    if target.exists():
+        return
+    manifest = json.loads((folder / "manifest.json").read_text())
+    layers = manifest.get("layers")
+    if isinstance(layers, list):
+        errors = [[one["error_rtn"], one["error"]] for one in layers]
+        manifest["layers"] = {"count": len(layers), "error_rtn, error": errors}
+    for private in ("spec",):
+        manifest.get("job", {}).get("source", {}).pop(private, None)
+    write_atomic(target, json.dumps(manifest, indent=1) + "\n")
+
+
+def measure(step: str, args: argparse.Namespace, name: str, spec: str) -> None:
+    target = HERE / "results" / args.name / f"{name}.{step}.json"
+    if target.exists():
+        return
+    if spec == "smollm2-135m":  # the same weights in the same engine as its copies
+        from featherweight.engines.dequantised import dequantised
+
+        spec = f"hf:{dequantised(spec)}"
+    engine = load_engine(spec)
+    run = args.work / "runs" / args.name / name
+    tasks = {"perplexity": perplexity, "tasks": nine, "questions": questions}[step]
+    found = {
+        task.name: scored(task, engine, spec, run / task.name)
+        for task in tasks(args.data, args.limit)
+    }
+    engine.close()
+    write_atomic(target, json.dumps(found, indent=1) + "\n")
+    short = {task: next(iter(values["metrics"].items())) for task, values in found.items()}
+    print(
+        name, step, {task: (k, round(v["mean"], 2)) for task, (k, v) in short.items()}, flush=True
+    )
+
+
+def scored(task: Task, engine: Engine, spec: str, folder: Path) -> dict[str, Any]:
+    report = evaluate(task, engine, spec, folder)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    metrics = {k: {"mean": v.mean, "ci95": v.ci95} for k, v in report.results.metrics.items()}
+    return {"n": report.results.n, "seconds": report.cost.seconds_total, "metrics": metrics}
+
+
+def perplexity(data: Path, limit: int | None) -> list[Task]:
+    few = None if limit is None else max(1, limit // 10)
+    wiki = [
+        load_task(name, data, split="test", limit=few) for name in ("wikitext2", "wikitext2-tokens")
+    ]
+    return [*wiki, texts.qmsum_val(data, few)]
+
+
+def nine(data: Path, limit: int | None) -> list[Task]:
+    return [load_task(name, data, split="test", limit=limit) for name in SETS]
+
+
+def questions(data: Path, limit: int | None) -> list[Task]:
+    return [load_task("qmsum", data, split="val", input="gold", words=500, limit=limit)]
+
+
+if __name__ == "__main__":
+    main()
