@@ -11,7 +11,7 @@ LAYERS = 6
 SIZES: dict[str, Any] = {
     "vocab_size": 360,
     "hidden_size": 32,
-    "intermediate_size": 64,
+    "intermediate_size": 128,
     "num_hidden_layers": LAYERS,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -50,7 +50,7 @@ def tiny(kind: str) -> Any:
             vocab_size=360,
             d_model=32,
             d_kv=8,
-            d_ff=64,
+            d_ff=128,
             num_layers=LAYERS,
             num_decoder_layers=LAYERS - 1,
             num_heads=4,

@@ -56,8 +56,8 @@ def cut(folder: Path, output: Path, **how: Any) -> Pruned:
 def test_what_is_written_opens_and_generates(
     teachers: dict[str, Path], kind: str, tmp_path: Path
 ) -> None:
-    found = cut(teachers[kind], tmp_path / "student", depth=3, width=0.5)
-    assert found.width == (64, 32)
+    found = cut(teachers[kind], tmp_path / "student", depth=3, ffn=64)
+    assert found.widths == {"ffn": {"before": 128, "after": 64}}
     for stack, kept in found.kept.items():
         assert len(kept) == 3 and kept[0] == 0 and kept[-1] == len(found.influence[stack]) - 1
     engine = load_engine(f"hf:{tmp_path / 'student'}", dtype="fp32", device="cpu")
@@ -70,8 +70,8 @@ def test_what_is_written_opens_and_generates(
 
 def test_depth_alone_keeps_every_weight(teachers: dict[str, Path], tmp_path: Path) -> None:
     teacher = teachers["tied llama"]
-    found = cut(teacher, tmp_path / "student", drop=2)
-    assert found.width is None and len(found.kept["decoder"]) == LAYERS - 2
+    found = cut(teacher, tmp_path / "student", depth=4)
+    assert found.widths == {} and len(found.kept["decoder"]) == 4
     old = transformers.AutoModelForCausalLM.from_pretrained(teacher)
     new = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "student")
     assert new.lm_head.weight is new.model.embed_tokens.weight
@@ -83,7 +83,7 @@ def test_depth_alone_keeps_every_weight(teachers: dict[str, Path], tmp_path: Pat
 
 
 def test_width_alone_keeps_every_layer(teachers: dict[str, Path], tmp_path: Path) -> None:
-    found = cut(teachers["tied llama"], tmp_path / "student", width=0.5)
+    found = cut(teachers["tied llama"], tmp_path / "student", ffn=64)
     assert found.kept == {"decoder": tuple(range(LAYERS))}
     config = json.loads((tmp_path / "student" / "config.json").read_text())
     one = drop_layers(
@@ -91,8 +91,8 @@ def test_width_alone_keeps_every_layer(teachers: dict[str, Path], tmp_path: Path
     )
     flat = shutil.copytree(teachers["tied llama"], tmp_path / "flat")
     one.save_pretrained(flat)
-    assert cut(flat, tmp_path / "narrow", width=0.5).kept == {"decoder": (0,)}
-    assert (config["num_hidden_layers"], config["intermediate_size"]) == (LAYERS, 32)
+    assert cut(flat, tmp_path / "narrow", ffn=64).kept == {"decoder": (0,)}
+    assert (config["num_hidden_layers"], config["intermediate_size"]) == (LAYERS, 64)
 
 
 def test_the_manifest_says_what_was_made(teachers: dict[str, Path], tmp_path: Path) -> None:
@@ -112,7 +112,8 @@ def test_the_manifest_says_what_was_made(teachers: dict[str, Path], tmp_path: Pa
     assert layers["influence"] == pytest.approx(influence)
     assert layers["kept"] == list(found.kept["decoder"]) and layers["of"] == LAYERS
     assert (manifest["parameters"]["before"], manifest["parameters"]["after"]) == found.parameters
-    assert {"featherweight", "torch", "transformers", "python"} == set(manifest["versions"])
+    made_with = {"featherweight", "torch", "transformers", "python", "numpy", "machine"}
+    assert set(manifest["versions"]) == made_with
     # a student is known to read tokens as its teacher does
     assert identity(f"hf:{tmp_path / 'a'}")["tokenizer"] == manifest["teacher"]["tokenizer"]
     again = cut(teacher, tmp_path / "b", depth=4)
@@ -177,12 +178,12 @@ def test_other_work_is_left_alone(teachers: dict[str, Path], tmp_path: Path) -> 
     ("how", "wrong"),
     [
         ({}, "nothing is to be cut"),
-        ({"depth": 2, "drop": 2}, "both given"),
         ({"depth": 7}, "7 layers cannot be kept of 6"),
         ({"depth": 1}, "1 layers cannot be kept of 6"),
-        ({"drop": 5}, "1 layers cannot be kept of 6"),
-        ({"width": 0.0}, "no share of the neurons"),
-        ({"width": 1.5}, "no share of the neurons"),
+        ({"ffn": 96}, "the nearest is ffn=128"),
+        ({"ffn": 256}, "the nearest is ffn=128"),
+        ({"kv": 3}, "the nearest that fits is kv=2"),
+        ({"depth": 3, "kv": 0}, "the nearest that fits is kv=1"),
     ],
 )
 def test_cuts_that_cannot_be(
@@ -202,7 +203,7 @@ def test_models_that_cannot_be(teachers: dict[str, Path], tmp_path: Path) -> Non
     with pytest.raises(EngineError, match="is not a directory"):
         cut(tmp_path / "nowhere", output, depth=3)
     with pytest.raises(CompressError, match=r"^phi3: its MLP is not known"):
-        cut(teachers["phi3"], output, width=0.5)
+        cut(teachers["phi3"], output, ffn=64)
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(CompressError, match="is an adapter"):

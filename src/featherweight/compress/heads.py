@@ -59,11 +59,18 @@ class GroupMeter:
 
 def attention(model: Any, block: Any) -> Any:
     """The attention of one of the model's blocks; raises `CompressError` for one we do not know."""
-    found = getattr(block, "self_attn", None)
-    if not all(type(getattr(found, name, None)) is torch.nn.Linear for name in NAMES):
+    found: Any = getattr(block, "self_attn", None)
+    parts: list[Any] = [getattr(found, name, None) for name in NAMES]
+    known = all(type(part) is torch.nn.Linear for part in parts)
+    if known:
+        cut = {id(own) for part in parts for own in part.parameters()}
+        # a norm of each head's numbers stays as it is, one over all heads (OLMo 2) would not
+        rest = [one for one in found.parameters() if id(one) not in cut]
+        known = all(one.numel() <= head_size(model) for one in rest)
+    if not known:
         raise CompressError(
             f"{model.config.model_type}: its attention is not known here, so no key-value groups "
-            f"can be cut; known is one of {', '.join(NAMES)}. Leave kv out."
+            f"can be cut; known is one of {', '.join(NAMES)} alone, leave kv out."
         )
     return found
 

@@ -8,6 +8,7 @@ file. B rows, T tokens, H width.
 
 import copy
 import inspect
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from featherweight.compress.calibrate import Sample
-from featherweight.compress.statistics import Collector, Statistics, check_seen
+from featherweight.compress.statistics import Collector, Statistics, check_found
 from featherweight.compress.structure import DECODER, ENCODER, stacks
 from featherweight.engines.hf_model import pad
 from featherweight.errors import CompressError
+from featherweight.files import output_errors
 
 IN_MEMORY = 512 * 2**20
 Found = list[tuple[list[str], Statistics]]
@@ -125,6 +127,7 @@ class _Call:
     hidden: Tensor
     extras: list[dict[str, Any]]
     real: Tensor | None  # [B, T] bool
+    memory: Tensor | None  # [B, S] bool, of what a decoder is told of an encoder
 
 
 def _pass(
@@ -144,12 +147,15 @@ def _pass(
         with closing(Collector(linears(working, place.prefix))) as collector:
             for call in inputs:
                 collector.real = call.real
+                if call.memory is not None:
+                    told = call.extras[place.index]["encoder_hidden_states"]
+                    collector.memory = (told, call.memory)
                 written = _forward(working, call, place.index)
                 collector.forget()
                 if not sequential:
                     call.hidden.copy_(written)
             found = collector.found()
-        check_seen(layers, found)
+        check_found(layers, found)
     weights = solve(place, layers, found)
     if sequential:
         _replace(block, place, weights)
@@ -221,13 +227,13 @@ def _capture(
             notes: list[dict[str, Any]] = []
             recorders = [_Recorder(block, i == 0, notes) for i, block in enumerate(blocks)]
             setattr(found.owner, found.name, nn.ModuleList(recorders))
-            real = _read(model, stack, batch, encoded[number] if encoded else None)
+            masks = _read(model, stack, batch, encoded[number] if encoded else None)
             notes[0].pop("out")
             hidden = notes[0]["hidden"]
             if space is None:
                 rows = sum(len(one) * _length(one, stack) for one in batches)
                 space = _Space(rows * hidden.shape[-1], dtype, folder)
-            calls.append(_Call(space.put(hidden), _extras(notes, dtype), real))
+            calls.append(_Call(space.put(hidden), _extras(notes, dtype), *masks))
     finally:
         setattr(found.owner, found.name, blocks)
     return calls
@@ -260,8 +266,13 @@ def _extras(notes: list[dict[str, Any]], dtype: torch.dtype) -> list[dict[str, A
     ]
 
 
-def _read(model: Any, stack: str, batch: Sequence[Sample], encoded: Tensor | None) -> Tensor | None:
-    """Lead a batch to the stack; returns which tokens are real, `None` for all."""
+def _read(
+    model: Any, stack: str, batch: Sequence[Sample], encoded: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Lead a batch to the stack; returns which tokens are real, there and in an encoder's memory.
+
+    `None` stands for all, and for no memory.
+    """
     device = model.device
     ids, mask = pad([s.ids for s in batch], left=False, device=device)
     if not model.config.is_encoder_decoder:
@@ -269,10 +280,10 @@ def _read(model: Any, stack: str, batch: Sequence[Sample], encoded: Tensor | Non
         stacks(model)[DECODER].owner(
             input_ids=ids, attention_mask=None if full else mask, use_cache=False
         )
-        return None if full else mask.bool()
+        return None if full else mask.bool(), None
     if stack == ENCODER:
         model.encoder(input_ids=ids, attention_mask=mask)
-        return mask.bool()
+        return mask.bool(), None
     target, target_mask = pad([s.target for s in batch], left=False, device=device)
     model.decoder(
         input_ids=target,
@@ -281,7 +292,7 @@ def _read(model: Any, stack: str, batch: Sequence[Sample], encoded: Tensor | Non
         encoder_attention_mask=mask,
         use_cache=False,
     )
-    return target_mask.bool()
+    return target_mask.bool(), mask.bool()
 
 
 class _Space:
@@ -293,8 +304,12 @@ class _Space:
             self._room = torch.empty(numbers, dtype=dtype)
         else:
             file = folder / "activations"
-            with file.open("wb") as handle:
-                handle.truncate(size)
+            with output_errors(file), file.open("wb") as handle:
+                # taken at once: a mapped file that finds no room later kills the process
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(handle.fileno(), 0, size)
+                else:
+                    handle.truncate(size)
             self._room = torch.from_file(str(file), shared=True, size=numbers, dtype=dtype)
         self._used = 0
 

@@ -19,6 +19,7 @@ from featherweight.errors import CompressError
 DAMPING = 0.01
 DAMPINGS = (DAMPING, 0.03, 0.1, 0.3, 1.0)
 """Shares of H's mean diagonal that are added to it, the next where the one before does not do."""
+SILENT = 1e-12  # the share of H's mean diagonal that an input weighs which was never heard
 BLOCK = 128  # columns between two products with everything to their right
 SUB = 16  # columns between two products inside a block
 
@@ -47,8 +48,8 @@ def inverse_factor(hessian: Tensor, name: str) -> Factor:
     """The factor of H with the least damping that makes it positive definite.
 
     From one Cholesky of H reversed in both axes and one triangular inverse, in float64. Inputs that
-    were never other than 0 get a 1 on the diagonal. Raises `CompressError` where H holds no finite
-    numbers or no damping helps.
+    were never other than 0 weigh next to nothing, so that what reads them is pruned first. Raises
+    `CompressError` where H holds no finite numbers or no damping helps.
     """
     if not torch.isfinite(hessian).all():
         raise CompressError(
@@ -57,10 +58,10 @@ def inverse_factor(hessian: Tensor, name: str) -> Factor:
         )
     full = hessian.double()
     diagonal = full.diagonal()
-    dead = diagonal <= 0
-    mean = float(diagonal[~dead].mean()) if not dead.all() else 1.0
+    live = diagonal > 0
+    mean = float(diagonal[live].mean()) if live.any() else 1.0
     for damping in DAMPINGS:
-        added = torch.where(dead, 1.0 - diagonal, damping * mean)
+        added = torch.where(live, damping * mean, SILENT * mean - diagonal)
         damped = full.clone()
         damped.diagonal().add_(added)
         lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))

@@ -71,8 +71,14 @@ def solve(
     """`weights` [R, C], float32, as `recipe` leaves them, and the damping where there was one.
 
     Rows are rounded independently, so what is only rounded goes through one sweep; masks are chosen
-    in each matrix by itself.
+    in each matrix by itself. Raises `CompressError` where a recipe must know the inputs and they
+    are `None`.
     """
+    if inputs is None and recipe.reads:
+        raise CompressError(
+            f"{next(iter(weights))}: nothing is known of its inputs, which {recipe.text} needs; "
+            "this is a fault of featherweight's, please report it."
+        )
     if inputs is None or recipe.kind not in SWEPT:
         statistics = None if inputs is None else inputs.statistics
         return {name: _plain(recipe, one, statistics) for name, one in weights.items()}, None

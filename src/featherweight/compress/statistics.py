@@ -33,7 +33,8 @@ class Statistics:
 class Collector:
     """Sums over everything that a block's linear layers read, added up by hooks.
 
-    `real` is set before each forward: the tokens that count, [B, T] bool or `None` for all.
+    Set before each forward: `real`, the tokens that count, [B, T] bool or `None` for all, and
+    `memory`, what a decoder is told of an encoder [B, S, C], with the tokens of it that are real.
     """
 
     def __init__(self, linears: Mapping[str, Any]) -> None:
@@ -41,6 +42,7 @@ class Collector:
         self._owner: dict[str, str] = {}  # by layer, whose sums are its own
         self._last: tuple[Any, str] | None = None
         self.real: Tensor | None = None
+        self.memory: tuple[Tensor, Tensor] | None = None
         self._hooks = [
             linear.register_forward_pre_hook(self._hook(name)) for name, linear in linears.items()
         ]
@@ -60,10 +62,10 @@ class Collector:
         return hook
 
     def _counted(self, inputs: Tensor) -> Tensor:
-        # what a decoder reads of an encoder has another length; its padding counts as it is seen
-        if self.real is not None and inputs.shape[:2] == self.real.shape:
-            return inputs[self.real]
-        return inputs.reshape(-1, inputs.shape[-1])
+        # told apart by identity: both may be of one length
+        other = self.memory is not None and inputs is self.memory[0]
+        real = self.memory[1] if self.memory is not None and other else self.real
+        return inputs.flatten(0, -2) if real is None else inputs[real]
 
     def forget(self) -> None:
         """After each forward: a new tensor can have a dead one's identity."""
@@ -106,11 +108,17 @@ class _Sums:
         return Statistics(self._tokens, (self._sum / count).float(), hessian)
 
 
-def check_seen(linears: Mapping[str, Any], found: list[tuple[list[str], Statistics]]) -> None:
-    """Raise `CompressError` unless every layer read something."""
+def check_found(linears: Mapping[str, Any], found: list[tuple[list[str], Statistics]]) -> None:
+    """Raise `CompressError` unless every layer read something, and numbers only."""
     seen = {name for names, _ in found for name in names}
     if missing := sorted(set(linears) - seen):
+        more = f" and {len(missing) - 1} more layers" if len(missing) > 1 else ""
         raise CompressError(
-            f"{missing[0]} and {len(missing) - 1} more layers read nothing while the texts were "
-            "read, so nothing is known of them; this architecture cannot be compressed here."
+            f"{missing[0]}{more} read nothing while the texts were read, so nothing is known of "
+            "that; this architecture cannot be compressed here."
         )
+    for names, statistics in found:
+        if not torch.isfinite(statistics.hessian).all():
+            raise CompressError(
+                f"{names[0]}: what it reads holds NaN or infinity; look for broken weights."
+            )

@@ -1,8 +1,9 @@
 """Packed weights: codes of 2, 3, 4 or 8 bits, kept entries beside a bitmask, or both.
 
-`compress` writes them into `model.safetensors` of a model's directory; config.json says what lies
-there, so that plain transformers refuses the directory instead of guessing. A weight `NAME` of R
-rows and C columns is kept as
+`compress` writes them into `packed.safetensors` of a model's directory; config.json says what lies
+there. Plain transformers looks for a file of another name and refuses the directory: of a method
+that it does not know it would warn, and go on with random weights. A weight `NAME` of R rows and C
+columns is kept as
 
     NAME.mask    uint8 [ceil(R*C / 8)]   one bit an entry, 1 = kept; sparse weights only
     NAME.codes   uint8 [ceil(K*bits/8)]  K kept entries (all, where there is no mask) in row order
@@ -26,6 +27,7 @@ from torch import Tensor
 from featherweight.errors import EngineError
 
 METHOD, VERSION = "featherweight", 1
+FILE = "packed.safetensors"
 PARTS = ("mask", "codes", "scales", "zeros", "values")
 
 
@@ -141,7 +143,7 @@ def read_packed(name: str, folder: Path) -> tuple[dict[str, Tensor], dict[str, P
             f"{name} was packed as version {facts.get('version')}, this featherweight reads "
             f"{VERSION}; compress it again."
         )
-    tensors = load_file(folder / "model.safetensors")
+    tensors = load_file(folder / FILE)
     packed = {}
     for layer, fact in facts["layers"].items():
         parts = {part: tensors.pop(f"{layer}.{part}", None) for part in PARTS}
