@@ -109,10 +109,9 @@ def measure(step: str, args: argparse.Namespace, name: str, spec: str) -> None:
     }
     engine.close()
     write_atomic(target, json.dumps(found, indent=1) + "\n")
-    short = {task: next(iter(values["metrics"].items())) for task, values in found.items()}
-    print(
-        name, step, {task: (k, round(v["mean"], 2)) for task, (k, v) in short.items()}, flush=True
-    )
+    for task, values in found.items():
+        metric, value = next(iter(values["metrics"].items()))
+        print(f"{name}: {task} {metric} {value['mean']:.2f}", flush=True)
 
 
 def scored(task: Task, engine: Engine, spec: str, folder: Path) -> dict[str, Any]:
@@ -124,9 +123,8 @@ def scored(task: Task, engine: Engine, spec: str, folder: Path) -> dict[str, Any
 
 def perplexity(data: Path, limit: int | None) -> list[Task]:
     few = None if limit is None else max(1, limit // 10)
-    wiki = [
-        load_task(name, data, split="test", limit=few) for name in ("wikitext2", "wikitext2-tokens")
-    ]
+    both = ("wikitext2", "wikitext2-tokens")
+    wiki = [load_task(name, data, split="test", limit=few) for name in both]
     return [*wiki, texts.qmsum_val(data, few)]
 
 
