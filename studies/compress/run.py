@@ -4,7 +4,7 @@ usage: run.py --data DIR --work FOLDER [--model SPEC] [--only RECIPE ...] [--ste
               [--limit N]
 
 1. compress: each recipe alone and sequentially; all of one kind again in one shared pass.
-2. perplexity: WikiText-2 test (word and token level), QMSum's val meetings.
+2. perplexity a token: WikiText-2 test in chunks of 2,048, the beginnings of QMSum's val meetings.
 3. tasks: nine, test split. 4. questions: QMSum val's specific queries over gold spans.
 
 Every step of every model writes results/MODEL/NAME.json and is left out where that is there.
@@ -61,8 +61,10 @@ def main() -> None:
         if args.only and text not in args.only:
             continue
         folder = args.work / args.name / text
-        compress(args.model, [parse_recipe(text)], folder, calibration,
-                 tokens=TOKENS, length=LENGTH)  # fmt: skip
+        compress(
+            args.model, [parse_recipe(text)], folder, calibration, tokens=TOKENS, length=LENGTH
+        )
+        print(text, "made", flush=True)
         kept(args.name, text, folder)
         made[text] = f"hf:{folder}"
     if args.shared:
@@ -123,9 +125,10 @@ def scored(task: Task, engine: Engine, spec: str, folder: Path) -> dict[str, Any
 
 def perplexity(data: Path, limit: int | None) -> list[Task]:
     few = None if limit is None else max(1, limit // 10)
-    both = ("wikitext2", "wikitext2-tokens")
-    wiki = [load_task(name, data, split="test", limit=few) for name in both]
-    return [*wiki, texts.qmsum_val(data, few)]
+    return [
+        load_task("wikitext2-tokens", data, split="test", limit=few),
+        texts.qmsum_val(data, few),
+    ]
 
 
 def nine(data: Path, limit: int | None) -> list[Task]:

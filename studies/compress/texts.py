@@ -23,7 +23,7 @@ def meetings(data: Path, split: str) -> list[str]:
 
 
 def calibration(data: Path) -> Task:
-    """Both halves in pieces of as many words: sequences taken at even distances are half and half."""
+    """Both halves equally long: sequences taken at even distances are half and half."""
     wiki = pieces(articles(data, 0, CALIBRATED))
     said = pieces(meetings(data, "train"))[: len(wiki)]
     return _task("calibrate", [*wiki, *said])
