@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 class Format(StrEnum):
     safetensors = "safetensors"
     gguf = "gguf"
+    compressed_tensors = "compressed-tensors"
 
 
 class Type(StrEnum):
     f16 = "f16"
     bf16 = "bf16"
     q8_0 = "q8_0"
+    packed = "packed"
 
 
 def export(
@@ -29,11 +31,11 @@ def export(
         str, typer.Argument(metavar="DIR", help="A transformers model, or a LoRA over one.")
     ],
     output: Annotated[Path, typer.Option(help="What to write: a folder, or a .gguf file.")],
-    format: Annotated[Format, typer.Option(help="For transformers, or for llama.cpp.")] = (
+    format: Annotated[Format, typer.Option(help="For transformers, llama.cpp, or vLLM.")] = (
         Format.safetensors
     ),
     type: Annotated[
-        Type | None, typer.Option(help="Of the numbers; as stored, f16 in GGUF unless given.")
+        Type | None, typer.Option(help="Of the numbers; as stored or packed, else f16 in GGUF.")
     ] = None,
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Write the LoRA alone, as a GGUF adapter.")
@@ -44,9 +46,9 @@ def export(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Write a trained model as merged safetensors or as GGUF, and check what was written."""
+    """Write a trained or compressed model for other programs, and check what was written."""
     with usage_errors():
-        if format is Format.safetensors and (adapter or like):
+        if format is not Format.gguf and (adapter or like):
             raise EngineError("--adapter and --like belong to --format gguf; add it.")
     try:
         from featherweight.distill import export as exporting
@@ -60,6 +62,8 @@ def export(
     try:
         if format is Format.safetensors:
             found = exporting.export_safetensors(model, output, kind)
+        elif format is Format.compressed_tensors:
+            found = exporting.export_compressed_tensors(model, output)
         else:
             write = exporting.export_adapter if adapter else exporting.export_gguf
             found = write(model, output, kind, like)

@@ -45,7 +45,7 @@ def print_made(console: Console, made: Sequence[Made]) -> None:
     packed = [one for one in made if "changed" in one.manifest]
     if packed:
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-        table.add_column("recipe")
+        table.add_column("recipe", overflow="fold")
         columns = ("layers", "layers MB", "model MB", "was", "error", "without calibration")
         for column in columns:
             table.add_column(column, justify="right")

@@ -2,8 +2,8 @@
 
 | kind | settings | what it is |
 | --- | --- | --- |
-| rtn | bits, group | rounded to the nearest point of each group's grid |
-| gptq | bits, group, actorder | errors pushed into what is still to be rounded (arXiv 2210.17323) |
+| rtn | bits, group, symmetric | rounded to the nearest point of each group's grid |
+| gptq | bits, group, symmetric, actorder | errors pushed into what is to come (arXiv 2210.17323) |
 | magnitude | sparsity or pattern | the smallest go |
 | wanda | sparsity or pattern | the smallest |w| * |x| of each row go (arXiv 2306.11695) |
 | sparsegpt | sparsity or pattern | pruned as GPTQ rounds (arXiv 2301.00774) |
@@ -24,8 +24,8 @@ BITS = (2, 3, 4, 8)
 GROUP = 64
 _SPARSE = ("sparsity", "pattern")
 SETTINGS: dict[str, tuple[str, ...]] = {
-    "rtn": ("bits", "group"),
-    "gptq": ("bits", "group", "actorder"),
+    "rtn": ("bits", "group", "symmetric"),
+    "gptq": ("bits", "group", "symmetric", "actorder"),
     "magnitude": _SPARSE,
     "wanda": _SPARSE,
     "sparsegpt": _SPARSE,
@@ -47,6 +47,7 @@ class Recipe:
     kind: Kind
     bits: int | None = None
     group: int | None = None
+    symmetric: bool = False
     actorder: bool = False
     sparsity: float | None = None
     pattern: tuple[int, int] | None = None
@@ -91,7 +92,7 @@ def parse_recipe(text: str) -> Recipe:
 
 def _value(text: str, name: str, value: str) -> Any:
     try:
-        if name == "actorder":
+        if name in ("symmetric", "actorder"):
             return {"true": True, "false": False}[value.lower()]
         if name == "sparsity":
             number = float(value)
@@ -114,6 +115,7 @@ def _value(text: str, name: str, value: str) -> Any:
 
 
 _FITS = {
+    "symmetric": "it is true or false (8 bits always are)",
     "actorder": "it is true or false",
     "sparsity": "it is the share of zeros, above 0 and below 1, as 0.5",
     "pattern": "it is 2:4 or 4:8 (zeros of neighbours)",

@@ -83,6 +83,7 @@ def sweep(
     *,
     bits: int | None = None,
     group: int | None = None,
+    symmetric: bool = False,
     actorder: bool = False,
     sparsity: float | None = None,
     pattern: tuple[int, int] | None = None,
@@ -106,7 +107,7 @@ def sweep(
         codes = torch.empty_like(left)
         scales, zeros = weight.new_empty(2, columns // group, rows).unbind()
         if actorder:
-            fitted = grid.fit(weight.view(rows, -1, group), bits)
+            fitted = grid.fit(weight.view(rows, -1, group), bits, symmetric)
             scales, zeros = (part.t().contiguous() for part in fitted)
     errors = weight.new_empty(block, rows)
     losses = torch.zeros(rows, dtype=torch.float64, device=weight.device)
@@ -133,7 +134,7 @@ def sweep(
                     span = left[i : i + group]
                     if mask is not None:
                         span = span * mask[i : i + group]
-                    scales[i // group], zeros[i // group] = grid.fit(span.t(), bits)
+                    scales[i // group], zeros[i // group] = grid.fit(span.t(), bits, symmetric)
                 wanted = left[i]
                 kept = wanted if mask is None else wanted * mask[i]
                 if bits:

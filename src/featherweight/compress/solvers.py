@@ -46,7 +46,8 @@ class Inputs:
         The plain way rounds to nearest and drops the smallest, without statistics.
         """
         own = self._change((name,), weight)
-        plain = (name, recipe.bits, recipe.group, recipe.sparsity, recipe.pattern)
+        how = (recipe.bits, recipe.group, recipe.symmetric, recipe.sparsity, recipe.pattern)
+        plain = (name, *how)
         if plain not in self._changes:
             self._change(plain, weight - _plain(recipe, weight, None).weight)
         difference = weight - found.weight
@@ -91,6 +92,7 @@ def solve(
             factor.upper,
             bits=recipe.bits,
             group=recipe.group,
+            symmetric=recipe.symmetric,
             actorder=recipe.actorder,
             sparsity=recipe.sparsity,
             pattern=recipe.pattern,
@@ -125,7 +127,7 @@ def _plain(recipe: Recipe, weight: Tensor, statistics: Statistics | None) -> Swe
     if recipe.bits is None:
         return Swept(kept, mask=mask)
     assert recipe.group is not None
-    codes, scales, zeros = grid.rtn(kept, recipe.bits, recipe.group)
+    codes, scales, zeros = grid.rtn(kept, recipe.bits, recipe.group, recipe.symmetric)
     grouped = codes.view(*scales.shape, -1)
     rounded = ((grouped - zeros[..., None]) * scales[..., None]).view(weight.shape)
     if mask is not None:

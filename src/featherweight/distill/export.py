@@ -1,10 +1,11 @@
-"""The way out of the house: merged safetensors, a GGUF model, or a GGUF adapter, each checked.
+"""The way out of the house: merged safetensors, a GGUF model or adapter, packed weights; checked.
 
 Everything cheap is refused before weights are read. The result is written under a temporary name
 beside its place, opened again and compared with the model in memory, and only then renamed: a file
 that is there answers as the model does.
 """
 
+import importlib.util
 import json
 import os
 import tempfile
@@ -17,7 +18,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
+from featherweight.compress import compressed_tensors, gguf_blocks
 from featherweight.distill import gguf_adapter, gguf_model, gguf_tokenizer
 from featherweight.distill.gguf_check import Check, can_check, check_gguf_against
 from featherweight.distill.merge import (
@@ -37,15 +40,18 @@ from featherweight.engines import hf_open
 from featherweight.engines.gguf_write import Field, field, write_gguf
 from featherweight.engines.identity import TOKENIZER, identity
 from featherweight.engines.load import missing
+from featherweight.engines.packed import Packed, is_packed, read_packed
 from featherweight.errors import EngineError, OutputError
 from featherweight.files import output_errors, whole
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 KINDS = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
+PACKED_GGUF = "packed"  # each weight as blocks that hold the same numbers
 TYPES = {  # what each format is written in, the default first; "" is as it is stored
     "safetensors": ("", "f16", "bf16"),
-    "gguf": ("f16", "bf16", "q8_0"),
+    "gguf": ("f16", "bf16", "q8_0", PACKED_GGUF),
     "gguf-adapter": ("f32", "f16", "bf16"),
+    "compressed-tensors": ("",),
 }
 NOT_CHECKED = (
     "not checked in llama.cpp, which is not installed (pip install 'featherweight[local]')"
@@ -112,18 +118,32 @@ def export_gguf(
 ) -> Exported:
     """Write `model`, a LoRA merged in, as a GGUF file of `type` f16 (the default), bf16 or q8_0.
 
+    A compressed model of 4 or 8 bits in groups that 32 divides is written as it is packed (type
+    packed: Q4_1 or Q8_0, other tensors F16); other compressed ones are written whole, with a note.
     `like` is a GGUF file whose tokenizer and general metadata are taken instead of the model's own
     tokenizer. Raises `EngineError` for a model that would be written wrongly or that llama.cpp
     answers otherwise for, `OutputError` where `output` cannot be written or is there already.
     """
-    chosen = chosen_type("gguf", type)
     output = check_free(output, directory=False)
     place = locate(model)
+    packed = _packed(place)
+    blocks = {gguf_blocks.kind_of(one) for one in packed.values()}
+    exact = len(blocks) == 1 and None not in blocks
+    chosen = PACKED_GGUF if exact and type is None else chosen_type("gguf", type)
+    if chosen == PACKED_GGUF and not exact:
+        raise EngineError(
+            f"{model} is not packed in 4 or 8 bits, without a mask, in groups that 32 divides, so "
+            "GGUF has no blocks for it; leave --type out to write it whole."
+        )
     fields = _model_fields(place, like)
     opened = open_merged(place)
     fields |= gguf_model.model_fields(opened.model.config)
-    kind = KINDS[chosen]
-    tensors = gguf_model.model_tensors(model, opened.model, kind)
+    if chosen == PACKED_GGUF:
+        kind = next(filter(None, blocks))
+        tensors = gguf_model.model_tensors(model, opened.model, "F16", packed)
+    else:
+        kind = KINDS[chosen]
+        tensors = gguf_model.model_tensors(model, opened.model, kind)
     with _writing(output) as temporary:
         with _numbers(model):
             write_gguf(temporary, gguf_model.ARCHITECTURE, fields, tensors, kind)
@@ -138,9 +158,76 @@ def export_gguf(
             )
         size = temporary.stat().st_size
     notes = _notes(check)
-    if odd := [one.name for one in tensors if len(one.shape) > 1 and one.kind != kind]:
+    if packed and not exact:
+        notes += ("GGUF has no blocks for these packed weights, so they were written whole",)
+    odd = [one.name for one in tensors if len(one.shape) > 1 and one.kind != kind]
+    if odd and chosen != PACKED_GGUF:
         notes += (f"{len(odd)} matrices are F16, their rows are no multiple of 32 ({odd[0]})",)
     return Exported(output, "gguf", chosen, size, opened.merge_difference, check=check, notes=notes)
+
+
+def export_compressed_tensors(model: str, output: Path) -> Exported:
+    """Write a packed `model` of 4 or 8 bits as compressed-tensors, for transformers and vLLM.
+
+    Where the compressed-tensors package is installed the directory is opened by plain transformers
+    and must give the same logits, to the bit. Raises `EngineError` and `CompressError` for a model
+    that is not packed so, `OutputError` as the others do.
+    """
+    output = check_free(output)
+    place = locate(model)
+    packed = _packed(place)
+    if not packed:
+        raise EngineError(
+            f"{model} is not packed; make it with `featherweight compress`, or export safetensors."
+        )
+    bits, group = compressed_tensors.scheme(model, packed)
+    config = json.loads((place.base / "config.json").read_text())
+    dtype = load_config(place).dtype or torch.float32
+    dense, _ = read_packed(model, place.base)
+    for weight, one in packed.items():
+        dense |= compressed_tensors.tensors(weight, one, dtype)
+    config["quantization_config"] = compressed_tensors.quantization_config(bits, group, ["lm_head"])
+    notes: tuple[str, ...] = ()
+    difference = None
+    with _writing(output) as temporary:
+        temporary.mkdir()
+        save_file(dense, temporary / "model.safetensors", {"format": "pt"})
+        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        for pattern in (*TOKENIZER, "generation_config.json", "LICENSE*", "NOTICE*"):
+            for path in filter(Path.is_file, place.base.glob(pattern)):
+                (temporary / path.name).write_bytes(path.read_bytes())
+        if importlib.util.find_spec("compressed_tensors") is None:
+            notes = ("not opened again: compressed-tensors is not installed",)
+        else:
+            difference = _same_logits(model, place, temporary, dtype)
+        size = sum(path.stat().st_size for path in temporary.iterdir())
+    kind = f"int{bits}, groups of {group}"
+    return Exported(
+        output, "compressed-tensors", kind, size, written_difference=difference, notes=notes
+    )
+
+
+def _same_logits(model: str, place: Place, written: Path, dtype: torch.dtype) -> float:
+    """0.0, or `EngineError`: plain transformers' logits of what was written, in `dtype`."""
+    from transformers import AutoModelForCausalLM
+
+    with hf_open.opening(model):
+        ours, tokenizer = hf_open.open_model(str(place.base), dtype, "cpu")
+        theirs = AutoModelForCausalLM.from_pretrained(written, dtype=dtype, local_files_only=True)
+    found = max_difference(probe_logits(ours, tokenizer), probe_logits(theirs.eval(), tokenizer))
+    if found:
+        raise EngineError(
+            f"{model} as compressed-tensors gives other logits (by {found:.3g}), so nothing was "
+            "written; this is a fault of featherweight's, please report it."
+        )
+    return found
+
+
+def _packed(place: Place) -> dict[str, Packed]:
+    """A directory's packed weights; none of an adapter, which is merged, nor of a plain one."""
+    if place.adapter or not is_packed(place.base):
+        return {}
+    return read_packed(place.name, place.base)[1]
 
 
 def export_adapter(

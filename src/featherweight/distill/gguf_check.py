@@ -30,7 +30,7 @@ TEXTS = (
 MESSAGES = (Message(role="user", content="What was decided about the 2 remote controls?"),)
 EVERY = 4  # pieces end before every fourth space
 TOP = 10  # tokens compared after each piece
-MEAN_ALLOWED = {"F32": 0.02, "F16": 0.02, "BF16": 0.1, "Q8_0": 0.3}
+MEAN_ALLOWED = {"F32": 0.02, "F16": 0.02, "BF16": 0.1, "Q8_0": 0.3, "Q4_1": 0.3}
 """Mean difference of a log-probability that is let through; docs/export.md tells what is usual."""
 
 
@@ -70,10 +70,10 @@ def check_gguf_against(
 ) -> Check:
     """Open `path` (and `adapter` over it) in llama.cpp and compare it with a transformers model.
 
-    `kind` is the file's type: F32, F16, BF16, Q8_0. With `own_tokenizer` the texts must be read as
-    the same tokens; without (the tokenizer came from another file) those that are not are left out
-    and noted. Raises `EngineError` where llama.cpp cannot open the file, reads other tokens, or the
-    mean difference is above `MEAN_ALLOWED`.
+    `kind` is the file's type: F32, F16, BF16, Q8_0, Q4_1. With `own_tokenizer` the texts must be
+    read as the same tokens; without (the tokenizer came from another file) those that are not are
+    left out and noted. Raises `EngineError` where llama.cpp cannot open the file, reads other
+    tokens, or the mean difference is above `MEAN_ALLOWED`.
     """
     spec = f"gguf:{path}" if adapter is None else f"gguf:{path}+{adapter}"
     engine = load_engine(spec, parallel=1, context_length=1024)

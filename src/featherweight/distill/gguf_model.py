@@ -7,10 +7,13 @@ and `LlamaModel` in its convert_hf_to_gguf.py.
 """
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from featherweight.compress import gguf_blocks
 from featherweight.engines.gguf_write import Field, Tensor, field, kind_of
+from featherweight.engines.packed import Packed
 from featherweight.errors import EngineError
 
 ARCHITECTURE = "llama"
@@ -81,10 +84,13 @@ def model_fields(config: Any) -> dict[str, Field]:
     return {f"{ARCHITECTURE}.{name}": field(value) for name, value in found.items()}
 
 
-def model_tensors(name: str, model: Any, kind: str) -> list[Tensor]:
+def model_tensors(
+    name: str, model: Any, kind: str, packed: Mapping[str, Packed] | None = None
+) -> list[Tensor]:
     """Every tensor of a `LlamaForCausalLM` whose weights are float32; tied embeddings once.
 
-    Raises `EngineError` for a tensor that has no place in a Llama's GGUF.
+    Weights in `packed` are written as the blocks that say the same, whatever `kind` is. Raises
+    `EngineError` for a tensor that has no place in a Llama's GGUF.
     """
     config = model.config
     tensors = []
@@ -98,8 +104,14 @@ def model_tensors(name: str, model: Any, kind: str) -> list[Tensor]:
                 f"{name} has a tensor {key}, which no Llama in GGUF has; "
                 "export the directory before it was changed."
             )
-        shape = tuple(weight.shape)
-        values = partial(_values, weight, rotated_heads(module, config))
+        shape, heads = tuple(weight.shape), rotated_heads(module, config)
+        if packed and key in packed:
+            one, order = packed[key], partial(permute, heads=heads) if heads else _as_they_are
+            block = gguf_blocks.KINDS[one.bits or 0]
+            values = partial(gguf_blocks.blocks, one, order)
+            tensors.append(Tensor(f"{target}.{leaf}", shape, block, values, raw=True))
+            continue
+        values = partial(_values, weight, heads)
         tensors.append(Tensor(f"{target}.{leaf}", shape, kind_of(shape, kind), values))
     if _rope(config)["rope_type"] == "llama3":
         tensors.insert(0, _rope_factors(model))
@@ -132,6 +144,10 @@ def permute(rows: Any, heads: int) -> Any:
         .swapaxes(1, 2)
         .reshape(rows.shape)
     )
+
+
+def _as_they_are(rows: Any) -> Any:
+    return rows
 
 
 def _values(weight: Any, heads: int | None) -> Any:

@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from featherweight.engines import hf_open
 from featherweight.engines.load import missing
+from featherweight.engines.packed import is_packed
 from featherweight.errors import EngineError
 
 PROBE = (
@@ -121,6 +122,8 @@ def load_config(place: Place) -> Any:
             f"{place.name} is an encoder-decoder ({config.model_type}), and only decoder-only "
             "models are exported; open it as it is with hf:DIR."
         )
+    if is_packed(place.base):
+        del config.quantization_config  # opened, the weights are plain numbers
     return config
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-KINDS = ("F32", "F16", "BF16", "Q8_0")
+KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_1")
 LARGEST_F16 = 65504.0
 
 # the writer sets its own
@@ -28,12 +28,16 @@ class Field:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor to be written: `values` gives float32 of `shape` [out, in] when its turn comes."""
+    """A tensor to be written: `values` gives float32 of `shape` [out, in] when its turn comes.
+
+    With `raw` it gives the bytes of each row as `kind` keeps them: uint8 [out, bytes].
+    """
 
     name: str
     shape: tuple[int, ...]
     kind: str
     values: Callable[[], Any]
+    raw: bool = False
 
 
 def field(value: bool | int | float | str | Sequence[str] | Sequence[int]) -> Field:
@@ -100,6 +104,9 @@ def write_gguf(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for tensor in tensors:
+            if tensor.raw:
+                writer.write_tensor_data(np.ascontiguousarray(tensor.values()))
+                continue
             values = np.ascontiguousarray(tensor.values(), dtype=np.float32)
             check_values(tensor.name, values, tensor.kind)
             writer.write_tensor_data(quantise(values, gguf.GGMLQuantizationType[tensor.kind]))
