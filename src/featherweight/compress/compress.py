@@ -185,8 +185,9 @@ def _compress(
     """One pass over the model for all of `made`."""
     recipes = [recipe for recipe, _ in made]
     began = perf_counter()
-    model, tokenizer = open_model(str(source), torch.float32, device)
-    stored = load_config(source).dtype or torch.float32
+    with opening(job["source"]["spec"]):
+        model, tokenizer = open_model(str(source), torch.float32, device)
+        stored = load_config(source).dtype or torch.float32
     check_finite(model)
     _check_fit(model, recipes)
     batches: list[list[Sample]] = []
