@@ -7,6 +7,7 @@ hold, to the last bit, the weights that were computed.
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from featherweight.compress.prune import CARRIED, MANIFEST, made_with, prune
 from featherweight.compress.recipe import Recipe
 from featherweight.compress.sequences import calibration
 from featherweight.compress.solvers import Inputs, check_mask, solve
-from featherweight.compress.store import Result, Store, partial
+from featherweight.compress.store import Result, Store, forget, partial
+from featherweight.compress.structure import check_finite
 from featherweight.engines.dequantised import dequantised
 from featherweight.engines.hf_open import (
     choose_dtype,
@@ -39,6 +41,7 @@ from featherweight.engines.hf_open import (
 from featherweight.engines.identity import identity
 from featherweight.engines.load import parse
 from featherweight.engines.packed import FILE, Packed, packing
+from featherweight.engines.safetensor import safetensor_errors
 from featherweight.errors import CompressError
 from featherweight.files import check_new_folder, write_folder
 from featherweight.tasks import Task
@@ -107,11 +110,16 @@ def compress(
             _prune(source, recipe, folder, texts, job, device, progress)
     every = [one for one in every if not one[0].structured]
     for group in [[one] for one in every] if mode == "sequential" else [every]:
-        if not all(_made(folder, recipe, job) for recipe, folder in group):
-            name = group[0][1].name if len(group) == 1 else "shared"
-            unfinished = group[0][1].parent / f".{name}.partial"
-            with partial(unfinished, job, [recipe.text for recipe, _ in group]) as store:
-                _compress(source, group, texts, job, device, store, progress)
+        if not group:
+            continue
+        name = group[0][1].name if len(group) == 1 else "shared"
+        unfinished = group[0][1].parent / f".{name}.partial"
+        names = [recipe.text for recipe, _ in group]
+        if all(_made(folder, recipe, job) for recipe, folder in group):
+            forget(unfinished, job, names)
+            continue
+        with partial(unfinished, job, names) as store:
+            _compress(source, group, texts, job, device, store, progress)
     return [Made(folder, json.loads((folder / MANIFEST).read_bytes())) for folder in folders]
 
 
@@ -177,8 +185,10 @@ def _compress(
     """One pass over the model for all of `made`."""
     recipes = [recipe for recipe, _ in made]
     began = perf_counter()
-    model, tokenizer = open_model(str(source), torch.float32, device)
-    stored = load_config(source).dtype or torch.float32
+    with opening(job["source"]["spec"]):
+        model, tokenizer = open_model(str(source), torch.float32, device)
+        stored = load_config(source).dtype or torch.float32
+    check_finite(model)
     _check_fit(model, recipes)
     batches: list[list[Sample]] = []
     if texts is not None:
@@ -268,7 +278,7 @@ def _write(
     }
     config = json.loads((source / "config.json").read_bytes())
     config["quantization_config"] = packing(packed)
-    with write_folder(folder) as temporary:
+    with write_folder(folder) as temporary, safetensor_errors():
         save_file(tensors, temporary / FILE, {"format": "pt"})
         (temporary / "config.json").write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
         for path in {path for pattern in COPIED for path in source.glob(pattern)}:
@@ -306,21 +316,26 @@ _OTHERWISE = (
 
 def _check_fit(model: Any, recipes: Sequence[Recipe]) -> None:
     """Raise `CompressError` where a group or pattern does not divide a layer's inputs."""
-    for place, block in places(model):
-        for name, linear in linears(block, place.prefix).items():
-            columns = linear.in_features
-            if not torch.isfinite(linear.weight).all():
-                raise CompressError(f"{name}.weight holds NaN or infinity; mend the model first.")
-            for recipe in recipes:
-                group = recipe.group or columns
-                of = recipe.pattern[1] if recipe.pattern else 1
-                if columns % group or columns % of:
-                    fits = [g for g in (32, 48, 64, 80, 96, 128, 256) if columns % g == 0]
-                    raise CompressError(
-                        f"{recipe.text} does not fit {name}: {columns} inputs are no multiple of "
-                        f"{group if columns % group else of}; groups that fit are "
-                        f"{', '.join(map(str, fits)) or columns}."
-                    )
+    widths = {
+        name: linear.in_features
+        for place, block in places(model)
+        for name, linear in linears(block, place.prefix).items()
+    }
+    for recipe in recipes:
+        for name, columns in widths.items():
+            if recipe.group and columns % recipe.group:
+                common = math.gcd(*widths.values())
+                fits = [g for g in (16, 32, 48, 64, 80, 96, 128, 256) if common % g == 0]
+                raise CompressError(
+                    f"{recipe.text} does not fit {name}: {columns} inputs are no multiple of "
+                    f"{recipe.group}; groups that fit every layer are "
+                    f"{', '.join(map(str, fits or [common]))}."
+                )
+            if recipe.pattern and columns % recipe.pattern[1]:
+                raise CompressError(
+                    f"{recipe.text} does not fit {name}: {columns} inputs are no multiple of "
+                    f"{recipe.pattern[1]}; give a sparsity instead of the pattern."
+                )
 
 
 def _block(

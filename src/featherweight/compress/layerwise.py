@@ -116,8 +116,8 @@ def walk(
                 if progress:
                     progress(number, len(every))
             if stack == ENCODER:
-                owner_dtype = next(owner.parameters()).dtype
-                encoded = [owner.final_layer_norm(call.hidden.to(owner_dtype)) for call in inputs]
+                norm = owner.final_layer_norm
+                encoded = [norm(call.hidden.to(norm.weight)) for call in inputs]
 
 
 @dataclass

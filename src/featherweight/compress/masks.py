@@ -32,10 +32,11 @@ def smallest_of_rows(scores: Tensor, sparsity: float) -> Tensor:
     rows, columns = scores.shape
     base, extra = divmod(count(rows * columns, sparsity), rows)
     order = scores.argsort(dim=1, stable=True)
-    numbers = torch.full((rows, 1), base)
+    numbers = torch.full((rows, 1), base, device=scores.device)
     numbers[:extra] += 1
     mask = torch.empty_like(scores, dtype=torch.bool)
-    return mask.scatter_(1, order, torch.arange(columns) >= numbers)
+    places = torch.arange(columns, device=scores.device)
+    return mask.scatter_(1, order, places >= numbers)
 
 
 def smallest_of_neighbours(scores: Tensor, pattern: tuple[int, int]) -> Tensor:
@@ -96,7 +97,7 @@ def dsnot(weight: Tensor, square: Tensor, mean: Tensor, mask: Tensor) -> Tensor:
         undone = sign * adds[rows] <= 0
         cost = worth[rows].masked_fill(~mask[rows] | undone, infinity)
         least, gone = cost.min(1)
-        picked = torch.arange(len(rows))
+        picked = torch.arange(len(rows), device=rows.device)
         after = error[rows] + adds[rows][picked, back] - adds[rows][picked, gone]
         better = (best > 0) & least.isfinite() & (after.abs() < error[rows].abs())
         live[rows[~better]] = False

@@ -29,7 +29,7 @@ from featherweight.compress.calibrate import (
 )
 from featherweight.compress.depth import Influence, InfluenceMeter, choose_layers, drop_layers
 from featherweight.compress.heads import GroupMeter, check_groups, cut_groups
-from featherweight.compress.structure import DECODER, parameters, stacks
+from featherweight.compress.structure import DECODER, check_finite, parameters, stacks
 from featherweight.compress.width import (
     Importance,
     ImportanceMeter,
@@ -47,6 +47,7 @@ from featherweight.engines.hf_open import (
 )
 from featherweight.engines.identity import TOKENIZER, identity
 from featherweight.engines.load import parse
+from featherweight.engines.safetensor import safetensor_errors
 from featherweight.errors import CompressError
 from featherweight.files import check_new_folder, write_folder
 from featherweight.tasks import Task
@@ -108,6 +109,7 @@ def prune(
     with opening(spec):
         stored = load_config(folder).dtype or torch.float32
         model, tokenizer = open_model(name, torch.float32, device)
+    check_finite(model)
     counts = {stack: len(found.blocks) for stack, found in stacks(model).items()}
     # what cannot be is said before the long reading
     for count in counts.values():
@@ -157,7 +159,7 @@ def prune(
         "versions": made_with(),
     }
     proof = Sample(samples[0].ids[:PROVED], samples[0].target[:PROVED])
-    with write_folder(output) as temporary:
+    with write_folder(output) as temporary, safetensor_errors():
         _save(student, stored, folder, temporary, manifest, proof)
     return Pruned(output, kept, influence, widths, sizes, manifest)
 

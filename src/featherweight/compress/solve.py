@@ -96,7 +96,8 @@ def sweep(
     """
     rows, columns = weight.shape
     group = group or columns
-    by = order(hessian) if actorder else torch.arange(columns)
+    by = order(hessian) if actorder else torch.arange(columns, device=weight.device)
+    at = by.tolist()
     left = weight[:, by].t().contiguous()  # [C, R]: a column's weights lie side by side
     block, sub = _blocks(columns, group, bits, pattern)
     diagonal = factor.diagonal()[:, None]
@@ -139,7 +140,7 @@ def sweep(
                 kept = wanted if mask is None else wanted * mask[i]
                 if bits:
                     assert codes is not None and scales is not None and zeros is not None
-                    its = int(by[i]) // group
+                    its = at[i] // group
                     codes[i] = grid.encode(kept, scales[its], zeros[its], bits)
                     kept = (codes[i] - zeros[its]).mul_(scales[its])
                     if mask is not None:
@@ -156,7 +157,7 @@ def sweep(
         if end < columns:
             left[end:].addmm_(factor[start:end, end:].t(), errors[: end - start], alpha=-1)
     back = torch.empty_like(by)
-    back[by] = torch.arange(columns)
+    back[by] = torch.arange(columns, device=by.device)
 
     def rowwise(found: Tensor | None, sort: bool = True) -> Tensor | None:
         if found is None:

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from featherweight.compress.layerwise import Place
 from featherweight.engines.packed import PARTS, Packed
+from featherweight.engines.safetensor import safetensor_errors
 from featherweight.errors import OutputError
 from featherweight.files import output_errors, whole, write_atomic
 
+JOB = "job.json"
 Result = dict[str, tuple[Packed, dict[str, Any]]]
 """A block after a recipe: by layer, its weight and what the manifest says of it."""
 
@@ -42,7 +44,7 @@ class Store:
             }
             facts = [{"packed": packed.facts()} | facts for packed, facts in result.values()]
             target = self._file(recipe, place)
-            with output_errors(target), whole(target) as temporary:
+            with output_errors(target), safetensor_errors(), whole(target) as temporary:
                 save_file(tensors, temporary, {"layers": orjson.dumps(facts).decode()})
 
     def facts(self, recipe: int, place: Place) -> list[dict[str, Any]]:
@@ -71,17 +73,40 @@ def _packed(facts: dict[str, Any], tensors: dict[str, Tensor], name: str) -> Pac
 def partial(folder: Path, job: dict[str, Any], recipes: Sequence[str]) -> Iterator[Store]:
     """The store in `folder`, for this very job; the folder goes when the block ends well.
 
-    Raises `OutputError` where another job's unfinished work lies there.
+    It stays when the block raises and something is in the store. Raises `OutputError` where another
+    job's unfinished work lies there.
     """
+    if _finished(folder) and not _its(folder, job, recipes):
+        raise OutputError(
+            f"{folder} holds the unfinished work of another run (other recipes, texts, model "
+            "or versions); finish that run, or remove the folder."
+        )
     key = {"job": job, "recipes": list(recipes)}
-    file = folder / "job.json"
-    if file.is_file():
-        if json.loads(file.read_bytes()) != key:
-            raise OutputError(
-                f"{folder} holds the unfinished work of another run (other recipes, texts, model "
-                "or versions); finish that run, or remove the folder."
-            )
-    else:
-        write_atomic(file, orjson.dumps(key, option=orjson.OPT_INDENT_2))
-    yield Store(folder, len(recipes))
+    write_atomic(folder / JOB, orjson.dumps(key, option=orjson.OPT_INDENT_2))
+    try:
+        yield Store(folder, len(recipes))
+    except BaseException:
+        if not _finished(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget(folder: Path, job: dict[str, Any], recipes: Sequence[str]) -> None:
+    """Remove the store of a job that was stopped when all was written."""
+    if _its(folder, job, recipes):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _its(folder: Path, job: dict[str, Any], recipes: Sequence[str]) -> bool:
+    """Whether the store in `folder` is of this very job."""
+    try:
+        found = json.loads((folder / JOB).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return bool(found == {"job": job, "recipes": list(recipes)})
+
+
+def _finished(folder: Path) -> bool:
+    """Whether there is a block; a folder without any is nobody's work."""
+    return any(folder.glob("*.safetensors"))

@@ -117,6 +117,13 @@ def configs(module: Any) -> Iterator[Any]:
     yield from found.values()
 
 
+def check_finite(model: Any) -> None:
+    """Raise `CompressError` where a weight is no number: what is measured of it would be none."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise CompressError(f"{name} holds NaN or infinity; mend the model first.")
+
+
 def parameters(model: Any) -> int:
     """Number of parameters, tied ones once."""
     return sum(p.numel() for p in model.parameters())

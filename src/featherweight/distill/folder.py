@@ -5,18 +5,18 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import orjson
-from safetensors import SafetensorError
 
 from featherweight.distill import checkpoints
 from featherweight.distill.cache import TeacherCache, cache_path, is_cache
 from featherweight.distill.settings import Settings, identity_of
 from featherweight.engines.identity import identity
+from featherweight.engines.safetensor import safetensor_errors
 from featherweight.errors import OutputError
 from featherweight.files import output_errors, write_atomic
 from featherweight.tasks import Task
@@ -110,15 +110,6 @@ def write_manifest(output: Path, data: Mapping[str, Any]) -> None:
     """Replace the manifest; only the first process does."""
     if main_process():
         write_atomic(output / MANIFEST, orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n")
-
-
-@contextlib.contextmanager
-def safetensor_errors() -> Iterator[None]:
-    """safetensors tells a full disk in its own way."""
-    try:
-        yield
-    except SafetensorError as error:
-        raise OSError(" ".join(str(error).split())[:200]) from error
 
 
 def publish(output: Path, save: Callable[[Path], None], result: Mapping[str, Any]) -> None:
