@@ -15,11 +15,13 @@ from featherweight.cascade.answers import answer_of
 from featherweight.cascade.cascade import WINDOW, Cascade
 from featherweight.cascade.deciding import confidence, decided_at
 from featherweight.cascade.learned import Learned, Linear
+from featherweight.cascade.make import scored
 from featherweight.cascade.rule import Decoding, DeferralRule, StageRule, alternatives
+from featherweight.cascade.sample import answering
 from featherweight.cascade.scores import Score
 from featherweight.cascade.tokens import FEATURES
 from featherweight.cascade.trace import Trace
-from featherweight.cascade.types import Metric, Threshold
+from featherweight.cascade.types import Answer, Log, Metric, Row, Threshold
 from featherweight.engines import Delta, Generation, Request
 from featherweight.errors import CascadeError, EngineError
 
@@ -307,15 +309,42 @@ def test_missing_numbers_are_an_error_that_names_the_engine() -> None:
     assert answer(last, Request("x"))[0].model == "large"  # nobody scores the last
 
 
-def test_an_answer_without_tokens_is_a_fault() -> None:
-    engine = StreamedEngine(lambda request: [Token(b"stop here"), END])
-    cascade = two(engine, stop=("stop",))
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [Token(b"stop here"), END],  # a stop string leaves neither text nor tokens
+        [END],
+        [Token(b" \n"), END],
+    ],
+)
+def test_an_answer_that_says_nothing_is_passed_on_live_and_in_a_log(tokens: list[Token]) -> None:
+    trusting = -1e9  # whatever has a score
+    request = Request("x", stop=("stop",))
+    cascade = two(StreamedEngine(lambda request: tokens), value=trusting, stop=("stop",))
     for found, trace in (
-        answer(cascade, Request("x", stop=("stop",))),
-        (lambda s: (s[0][-1].generation, s[1]))(streamed(cascade, Request("x", stop=("stop",)))),
+        answer(cascade, request),
+        (lambda s: (s[0][-1].generation, s[1]))(streamed(cascade, request)),
     ):
         assert found is not None and found.model == "large"
         assert "wrote nothing" in (trace.attempts[0].error or "")
+    (generation,) = StreamedEngine(lambda request: tokens).generate([request])
+    logged = replace(answer_of(generation, request), quality=10.0)
+    right = replace(logged, text="right", quality=90.0)
+    log = Log(Metric("m", 0, 100), ("small", "large"), (Row("q", "q", "test", (logged, right)),))
+    sample = scored(log, [Score("mean")])
+    assert answering(sample.scores, [Threshold(trusting)], ["q"])[0].tolist() == [1]
+    assert sample.quality.tolist() == [[10.0, 90.0]]  # its quality was measured all the same
+
+
+def test_the_last_stage_may_say_nothing() -> None:
+    last = StreamedEngine(lambda request: [END], name="large")
+    cascade = Cascade([small(0.1), last], rule(stage("mean"), stage()))
+    found = answer(cascade, Request("x"))[0]
+    assert (found.text, found.error, found.model) == ("", None, "large")
+    said = Answer("m", "B", 0.0, (-1.0,))
+    nothing = Answer("large", "", 0.0, (-0.1,))
+    log = Log(Metric("m", 0, 100), ("m", "large"), (Row("q", "q", "test", (said, nothing)),))
+    assert scored(log, [Score("mean")]).loss.tolist() == [[0.0, 0.0]]
 
 
 def test_an_impossible_number_is_an_error() -> None:

@@ -22,7 +22,7 @@ def confidence(stage: StageRule, answer: Answer) -> float:
     """
     assert stage.score is not None
     stream = stage.score.stream if isinstance(stage.score, Score) else "token_logprobs"
-    if getattr(answer, stream) is None:
+    if not getattr(answer, stream):
         raise EngineError(
             f"{answer.model}: it gave no {PLAIN[stream][0]} for every token of its answer, and the "
             "cascade's score needs them; use an engine that gives them, or a rule without it."
@@ -31,6 +31,11 @@ def confidence(stage: StageRule, answer: Answer) -> float:
         return float(score_answers(stage.score, [answer])[0])
     except CascadeError as error:
         raise EngineError(str(error)) from None
+
+
+def nothing(model: str) -> str:
+    """Why an answer that has no error failed all the same (`Answer.failed`)."""
+    return f"{model}: it wrote nothing to be sure of."
 
 
 class Watch:

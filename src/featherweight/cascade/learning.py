@@ -14,7 +14,7 @@ from featherweight.cascade.asking import Asked
 from featherweight.cascade.cascade import Cascade, answers_of
 from featherweight.cascade.closed import agreement
 from featherweight.cascade.course import Course
-from featherweight.cascade.deciding import confidence
+from featherweight.cascade.deciding import confidence, nothing
 from featherweight.cascade.events import STUDENT
 from featherweight.cascade.hashing import hashed
 from featherweight.cascade.online import BATCH, Learner, Settings
@@ -177,13 +177,14 @@ class _Way:
         score, error = None, generation.error
         if error is None and stage.score is not None:
             try:
-                if answer.token_logprobs == ():
-                    error = f"{name}: it wrote nothing to be sure of."
+                if answer.failed:
+                    error = nothing(name)
                 else:
                     score = confidence(stage, answer)
             except EngineError as missing:  # the rule is not met: no other stage makes that good
                 self._error = error = str(missing)
-        self._answers[number] = replace(answer, error=error)
+                answer = replace(answer, error=error)
+        self._answers[number] = answer
         attempt = Attempt(
             number,
             name,

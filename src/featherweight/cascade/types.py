@@ -21,7 +21,7 @@ class Answer:
     `token_logprobs` as in `Generation`; `margins` (probability of the likeliest token less that of
     the next) and `entropies` (nats) are per token too, where the engine gave top log-probabilities.
     `ended` says that the last of these is the end token's. `None` is "not known", never 0. An
-    answer that failed has `error`, no text and no quality.
+    answer with an `error` has no text and no quality.
     """
 
     model: str
@@ -37,6 +37,15 @@ class Answer:
     flops: float | None = None
     usd: float | None = None
     error: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is nothing to trust: an error, or no text.
+
+        It is passed on whatever its score would be; only the last stage may say nothing. The text
+        decides and not the tokens: of "nothing" some engines give the end token, some give none.
+        """
+        return self.error is not None or not self.text.strip()
 
 
 @dataclass(frozen=True, slots=True)
