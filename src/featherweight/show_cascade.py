@@ -128,6 +128,9 @@ def print_calibration(
             style="dim",
         )
     )
+    if promise.get("ties") == "id":
+        note = "the log has no prompt_sha256, so a cascade breaks ties of its questions otherwise"
+        console.print(Text(note, style="dim"))
     console.print(Text(f"use it with --model cascade:{folder}", style="dim"), soft_wrap=True)
 
 

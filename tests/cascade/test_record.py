@@ -9,6 +9,7 @@ import pytest
 from tiny_llama import TEXTS, save_tiny_llama
 
 from featherweight.cascade.answers import ALTERNATIVES
+from featherweight.cascade.asking import prompt_key
 from featherweight.cascade.log import read_log
 from featherweight.cascade.record import dealt, record
 from featherweight.engines import Request, load_engine
@@ -41,6 +42,7 @@ def folder(specs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_logged_is_what_the_models_said(specs: list[str], folder: Path) -> None:
     log = read_log(folder / "log.jsonl")
     assert [row.id for row in log.rows] == [e.id for e in ASKED] and log.models == tuple(specs)
+    assert [row.prompt_sha256 for row in log.rows] == [prompt_key(e.prompt) for e in ASKED]
     assert (log.metric.name, log.metric.low, log.metric.high) == ("rougeLsum", 0, 100)
     for stage, spec in enumerate(specs):
         engine = load_engine(spec)

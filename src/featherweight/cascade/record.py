@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from featherweight.cascade.answers import answer_of
+from featherweight.cascade.asking import prompt_key
 from featherweight.cascade.log import read_log, write_log
 from featherweight.cascade.rule import Decoding
 from featherweight.cascade.stages import facts
@@ -108,7 +109,13 @@ def joined(
     groups = [example.group or example.id for example in task.examples]
     splits = dict.fromkeys(groups, part) if part else dealt(groups, seed)
     rows = tuple(
-        Row(example.id, group, splits[group], tuple(s.answers[example.id] for s in stages))
+        Row(
+            example.id,
+            group,
+            splits[group],
+            tuple(s.answers[example.id] for s in stages),
+            prompt_key(example.prompt),
+        )
         for example, group in zip(task.examples, groups, strict=True)
     )
     extra = {

@@ -130,5 +130,5 @@ def defers(scores: Floats, threshold: Threshold, keys: Sequence[str]) -> NDArray
 
 
 def keys(log: Log) -> tuple[str, ...]:
-    """What decides ties: the rows' ids."""
-    return tuple(row.id for row in log.rows)
+    """What decides ties: the prompt's hash, as in a running cascade; the id where there is none."""
+    return tuple(row.prompt_sha256 or row.id for row in log.rows)

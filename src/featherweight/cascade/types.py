@@ -50,12 +50,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One question with all stages' answers, cheapest first; `group` is the cluster."""
+    """One question with all stages' answers, cheapest first; `group` is the cluster.
+
+    `prompt_sha256` is what a running cascade knows the question by (`asking.prompt_key`).
+    """
 
     id: str
     group: str
     split: Split
     stages: tuple[Answer, ...]
+    prompt_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class Threshold:
     seed: int = 0
 
     def defers(self, score: float, key: str) -> bool:
-        """Whether the next stage is asked; `key` is the question's (its id, its prompt's hash)."""
+        """Whether the next stage is asked; `key` is the question's: its prompt's hash."""
         if score == self.value:
             return uniform(key, self.seed) < self.tie
         return score < self.value
