@@ -151,7 +151,7 @@ def _ask(cascade: Cascade, number: int, ways: Sequence["_Way"], cost: Price) -> 
     requests = [way.asked.to(number) for way in ways]
     if requests:
         for way, answer in zip(ways, answers_of(engine, requests), strict=True):
-            way.take(number, answer, None if answer.error is not None else cost(engine, answer))
+            way.take(number, answer, cost(engine, answer))
 
 
 class _Way:

@@ -226,11 +226,12 @@ def _course(found: Stream, learner: Learner, row: int, asked: NDArray[np.bool_])
     while (stage := course.next) is not None:
         asked[stage] = True
         last = stage == len(answers) - 1
+        cost = float(found.cost[row, stage])
         if not last and answers[stage].failed:
-            course.take(None, None, None)
+            course.take(None, None, cost or None)  # 0 where nobody knows
         else:
             score = None if last else float(found.scores[row, stage])
-            course.take(answers[stage].text, score, float(found.cost[row, stage]))
+            course.take(answers[stage].text, score, cost)
     learner.observe(course)
     return course
 
