@@ -145,7 +145,7 @@ def put(*keys: Any) -> Callable[[dict[str, Any]], None]:
         (put("memory", 5), "'memory' is no list of 0 to 1024"),
         (put("pending", 0, "seen", "scores", []), "'scores' is no list of 1"),
         (put("pending", 0, "seen", "said", "x"), "'said' of 'pending' is no pair"),
-        (put("pending", 0, None), "'seen' holds something that is no object"),
+        (put("pending", 0, None), "'pending' holds something that is no object"),
     ],
 )
 def test_a_spoilt_state_is_refused(

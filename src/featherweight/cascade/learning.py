@@ -17,8 +17,9 @@ from featherweight.cascade.course import Course
 from featherweight.cascade.deciding import confidence, nothing
 from featherweight.cascade.events import STUDENT
 from featherweight.cascade.hashing import hashed
+from featherweight.cascade.journal import Journal, journal_of
 from featherweight.cascade.online import BATCH, Learner, Settings
-from featherweight.cascade.online_state import resume, save
+from featherweight.cascade.online_state import line_of, resume, save
 from featherweight.cascade.replay import question
 from featherweight.cascade.rule import DeferralRule
 from featherweight.cascade.rule_file import rule_json
@@ -27,7 +28,7 @@ from featherweight.cascade.trace import Attempt, Trace
 from featherweight.cascade.types import Answer, Metric, Row
 from featherweight.engines.types import Engine, Generation, Request, failed
 from featherweight.errors import EngineError
-from featherweight.files import check_writable
+from featherweight.files import check_writable, locked
 
 NAME = "online: words"
 """What the student is called where models are named."""
@@ -86,29 +87,37 @@ def learn_requests(
 ) -> Iterator[Passed]:
     """Answer `requests` in order and learn from them; `state` is read first and kept up to date.
 
-    It is written every `SAVED` requests and when the iterator ends or is closed. A request that is
-    refused, or whose stage tells no log-probabilities, is answered with its error and teaches
-    nothing. Raises `CascadeError` for a state that does not belong here, `OutputError` where it
-    cannot be written.
+    What was observed is in its journal before the answer is given out, so that a killed process
+    forgets none; the state itself is written every `SAVED` requests and when the iterator ends or
+    is closed. A request that is refused, or whose stage tells no log-probabilities, is answered
+    with its error and teaches nothing. Raises `CascadeError` for a state that does not belong here,
+    `OutputError` where it cannot be written or another process is learning with it.
     """
-    learner = learner_for(cascade.rule, settings, state)
-    check_writable(state.absolute().parent)  # before anybody is paid
-    iterator = iter(requests)
-    written = learner.requests
-    try:
-        while batch := _batch(cascade, learner, iterator):
-            for number in range(len(cascade.engines)):
-                _ask(cascade, number, [way for way in batch if way.asks(number)], cost)
-            for way in batch:
-                passed = way.end()
-                if way.course is not None:
-                    learner.observe(way.course)
-                if learner.requests - written >= SAVED:
-                    save(learner, state)
-                    written = learner.requests
-                yield passed
-    finally:
-        save(learner, state)
+    check_writable(state.absolute().parent)
+    busy = f"{state}: another run is learning with it; wait for it or name another file."
+    with locked(state.with_name(f".{state.name}.lock"), busy):
+        learner = learner_for(cascade.rule, settings, state)
+        journal = Journal(state, save(learner, state))  # before anybody is paid
+        iterator = iter(requests)
+        written = learner.requests
+        try:
+            while batch := _batch(cascade, learner, iterator):
+                for number in range(len(cascade.engines)):
+                    _ask(cascade, number, [way for way in batch if way.asks(number)], cost)
+                for way in batch:
+                    passed = way.end()
+                    if way.course is not None:
+                        journal.add(line_of(way.course))
+                        learner.observe(way.course)
+                    if learner.requests - written >= SAVED:
+                        journal.close()
+                        journal = Journal(state, save(learner, state))
+                        written = learner.requests
+                    yield passed
+        finally:
+            journal.close()
+            save(learner, state)
+            journal_of(state).unlink(missing_ok=True)
 
 
 def row_of(passed: Passed, id: str, group: str | None = None) -> Row | None:

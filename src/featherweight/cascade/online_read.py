@@ -40,10 +40,27 @@ def fill(learner: Learner, data: Mapping[str, Any]) -> None:
     for item in _list(data, "memory", MEMORY):
         learner.memory.append(_read_event(learner, item, "memory"))
     for item in _list(data, "pending", BATCH - 1):
-        seen, event = _seen(learner, _object(item, "seen")), item.get("event")
-        learner.pending.append((seen, event and _read_event(learner, event, "pending")))
+        learner.pending.append(_observed(learner, item, "pending"))
     if len(learner.pending) != learner.requests % BATCH:
         raise WrongError(f"{len(learner.pending)} in 'pending' after {learner.requests} requests")
+
+
+def add(learner: Learner, data: object) -> None:
+    """Have `learner` observe what a journal's line says; raises `WrongError` for what is none."""
+    item = _as_object(data, "journal")
+    checked = item.get("checked")
+    if checked is not None:
+        if not (isinstance(checked, list) and len(checked) == 2 and all(map(_is_number, checked))):
+            raise WrongError("'checked' is no pair of numbers")
+        checked = (float(checked[0]), float(checked[1]))
+    learner.add(*_observed(learner, item, "journal"), checked)
+
+
+def _observed(learner: Learner, item: object, where: str) -> tuple[Seen, Event | None]:
+    data = _as_object(item, where)
+    event = data.get("event")
+    seen = _seen(learner, _object(data, "seen"), where)
+    return seen, None if event is None else _read_event(learner, event, where)
 
 
 def _read_model(model: Logistic, data: Mapping[str, Any], where: str) -> None:
@@ -88,19 +105,19 @@ def _read_event(learner: Learner, data: object, where: str) -> Event:
     )
 
 
-def _seen(learner: Learner, data: Mapping[str, Any]) -> Seen:
+def _seen(learner: Learner, data: Mapping[str, Any], where: str) -> Seen:
     found = []
     for name, size in (("scores", learner.stages - 1), ("costs", learner.stages)):
         items = _list(data, name, size, size)
         for item in items:
             if item is not None and not _is_number(item):
-                raise WrongError(f"'{name}' of 'pending' holds something else than numbers")
+                raise WrongError(f"'{name}' of '{where}' holds something else than numbers")
         found.append(tuple(None if item is None else float(item) for item in items))
     said = data.get("said")
     if said is not None and not (
         isinstance(said, list) and len(said) == 2 and all(map(_is_text, said))
     ):
-        raise WrongError("'said' of 'pending' is no pair of texts")
+        raise WrongError(f"'said' of '{where}' is no pair of texts")
     return Seen(found[0], found[1], None if said is None else (said[0], said[1]))
 
 
@@ -153,7 +170,7 @@ def _text(data: Mapping[str, Any], name: str, where: str) -> str | None:
 
 
 def _object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return _as_object(data.get(name) if isinstance(data, Mapping) else None, name)
+    return _as_object(data.get(name), name)
 
 
 def _as_object(data: object, where: str) -> Mapping[str, Any]:
