@@ -51,6 +51,7 @@ class Watch:
         self._running: Running | None = Running(stage.score, n_max, model)
         self.tokens = 0
         self.bound = float("inf")
+        self.stopped = False
 
     def sees(self, delta: Delta) -> bool:
         """Take a piece in; true from the token on after which no ending could be trusted.
@@ -67,8 +68,9 @@ class Watch:
             self._running = None
         for number, logprob in enumerate(tokens or ()):
             if self.token(logprob, *(pairs[number] if pairs else (None, None))):
-                return True
-        return False
+                self.stopped = True
+                break
+        return self.stopped
 
     def token(self, logprob: float, margin: float | None, entropy: float | None) -> bool:
         """Take one token in; true as `sees`."""
@@ -87,7 +89,7 @@ class Watch:
 def decided_at(stage: StageRule, answer: Answer, key: str, n_max: int) -> int | None:
     """After how many tokens of a whole answer it was sure to be deferred; `None`: only at its end.
 
-    Replays a log, or tells what a batch could have saved.
+    Replays a log, or tells what a batch that is not stopped could have saved.
     """
     watch = Watch(stage, key, n_max, answer.model)
     missing = (None,) * len(answer.token_logprobs or ())
