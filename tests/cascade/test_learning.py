@@ -243,11 +243,16 @@ def test_a_journal_is_read_with_its_own_state_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
-        (b"{", r"s\.json\.journal line 2: .*; put a whole copy back, or remove the file"),
-        (b"[]", "'journal' holds something that is no object"),
-        (b'{"seen": null}', "'seen' holds something that is no object"),
-        (b'{"seen": {"scores": [1], "costs": [1, "x"]}}', "'costs' of 'journal' holds"),
-        (b'{"checked": [1]}', "'checked' is no pair of numbers"),
+        (b"{", r"s\.json\.journal line 2 is not JSON .*; remove the file, and with it what"),
+        (b"[]", "journal line 2 is a list, no object; correct the file or remove"),
+        (b'{"seen": null}', "journal line 2 has no 'event'"),
+        (b'{"seen": 1, "event": null, "checked": null}', r"line 2\.seen is 1, no object"),
+        (
+            b'{"seen": {"scores": [1], "costs": [1, "x"], "said": null}, "event": null, '
+            b'"checked": null}',
+            r"seen\.costs\[1\] is 'x'; write a finite number",
+        ),
+        (b'{"seen": {}, "event": null, "checked": [1]}', r"checked has 1 items; write 2"),
     ],
 )
 def test_a_spoilt_journal_is_refused(tmp_path: Path, line: bytes, wanted: str) -> None:

@@ -14,8 +14,8 @@ from featherweight.cascade.calibration import Calibration
 from featherweight.cascade.curve import curve
 from featherweight.cascade.fit import Kind, fit_rule
 from featherweight.cascade.learned import Learned, Target
-from featherweight.cascade.learned_json import Reader
 from featherweight.cascade.log import read_log
+from featherweight.cascade.reader import Reader
 from featherweight.cascade.rule import DeferralRule, StageRule, alternatives
 from featherweight.cascade.rule_file import STAGE, read_stage
 from featherweight.cascade.sample import Cost, Sample, sample

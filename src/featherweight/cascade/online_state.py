@@ -19,7 +19,8 @@ from featherweight.cascade.hashing import BITS
 from featherweight.cascade.journal import journal_of, read_journal
 from featherweight.cascade.logistic import FIRST, Logistic
 from featherweight.cascade.online import BATCH, Learner, Settings
-from featherweight.cascade.online_read import WrongError, add, fill
+from featherweight.cascade.online_read import add, fill
+from featherweight.cascade.reader import Reader
 from featherweight.errors import CascadeError
 from featherweight.files import write_atomic
 
@@ -50,18 +51,15 @@ def resume(
     except orjson.JSONDecodeError as error:
         raise CascadeError(f"{path} is not JSON ({error}); {NEW}.") from None
     _check_for(data, learner, path)
-    try:
-        fill(learner, data)
-    except WrongError as error:
-        raise CascadeError(f"{path}: {error}; put a whole copy back or {NEW}.") from None
+    fill(learner, Reader(data, str(path), f"put a whole copy back, or {NEW}"))
+    again = "remove the file, and with it what was learned since the state was written"
     for number, line in enumerate(read_journal(path, _sha256(raw)), 2):
+        where = f"{journal_of(path)} line {number}"
         try:
-            add(learner, orjson.loads(line))
-        except (orjson.JSONDecodeError, WrongError) as error:
-            raise CascadeError(
-                f"{journal_of(path)} line {number}: {error}; put a whole copy back, or remove the "
-                "file and with it what was learned since the state was written."
-            ) from None
+            data = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise CascadeError(f"{where} is not JSON ({error}); {again}.") from None
+        add(learner, Reader(data, where, again))
     return learner
 
 
