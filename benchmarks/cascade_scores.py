@@ -100,7 +100,7 @@ def made(number: int, tokens: int) -> list[Answer]:
     shape = (number, tokens)
     columns = (-rng.exponential(size=shape), rng.uniform(size=shape), rng.exponential(size=shape))
     return [
-        Answer("small", "", 1.0, *(tuple(column[i].tolist()) for column in columns), ended=True)
+        Answer("small", "x", 1.0, *(tuple(column[i].tolist()) for column in columns), ended=True)
         for i in range(number)
     ]
 

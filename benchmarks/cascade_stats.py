@@ -93,8 +93,8 @@ def made(seed: int, rows: int, size: int, split: Split) -> Sample:
             f"{split}-{number // size}",
             split,
             (
-                Answer("small", "", float(small), seconds=1.0),
-                Answer("large", "", float(large), seconds=9.0),
+                Answer("small", "x", float(small), seconds=1.0),
+                Answer("large", "x", float(large), seconds=9.0),
             ),
         )
         for number, (small, large) in enumerate(right)

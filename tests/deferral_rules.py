@@ -20,7 +20,7 @@ TOKENS = st.tuples(LOGPROBS, st.floats(-1e-3, 1.001), st.floats(-1e-3, 12))
 def answer(tokens: list[Token], ended: bool) -> Answer:
     logprobs, margins, entropies = zip(*tokens, strict=True)
     return Answer(
-        "m", "", token_logprobs=logprobs, margins=margins, entropies=entropies, ended=ended
+        "m", "x", token_logprobs=logprobs, margins=margins, entropies=entropies, ended=ended
     )
 
 

@@ -83,10 +83,13 @@ def test_learning_on_the_way(folder: Path) -> None:
     done = run(*words, "--output", folder / "learned.jsonl", "--json")
     assert done.returncode == 0, done.stderr
     # nothing is known yet, so all stages are asked
-    assert json.loads(done.stdout)["answered"] == {f"hf:{folder / 'large'}": 6}
+    told_ = json.loads(done.stdout)
+    assert told_["answered"] == {f"hf:{folder / 'large'}": 6}
+    assert told_["audit"] == {"n": 0, "agreement": None}
     before = state.read_bytes()
     done = run(*words, "--output", folder / "again.jsonl")
     assert done.returncode == 0 and state.read_bytes() != before  # it goes on from there
+    assert "agree with the last stage: not known yet" in done.stdout
     done = run(*words, "--output", folder / "x.jsonl", "--price", 0.3)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "price" in done.stderr
     assert run(*words, "--output", folder / "x.jsonl", "--price", 0).returncode == 2

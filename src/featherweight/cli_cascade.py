@@ -150,7 +150,8 @@ def calibrate(
         typer.Option(
             metavar="NAME",
             help="mean, sum, min, quantile:0.1, margin, entropy, length, or learned: boosting, "
-            "linear; one for all stages, or one each.",
+            "linear (boosting-right: the control; boosting,isotonic: calibrated); one for all "
+            "stages, or one each.",
         ),
     ] = None,
     quality: Annotated[
@@ -282,7 +283,7 @@ def run(
 ) -> None:
     """Answer questions by a cascade; say which stage did."""
     from featherweight.cascade.batch import answer_file, read_questions
-    from featherweight.cascade.learning import learn_requests
+    from featherweight.cascade.learning import learn_requests, learner_for
     from featherweight.cascade.online import Settings
     from featherweight.cascade.open import RULE, open_cascade
     from featherweight.files import sha256
@@ -314,6 +315,7 @@ def run(
                 limit,
                 progress,
             )
+        audit = learner_for(opened.rule, settings, learn).audit if learn is not None else None
     except FeatherweightError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -322,9 +324,9 @@ def run(
     finally:
         opened.close()
     if json:
-        print_json(run_json(rows))
+        print_json(run_json(rows, audit))
     else:
-        print_run(console(), rows, [stage.model for stage in opened.rule.stages], output)
+        print_run(console(), rows, [stage.model for stage in opened.rule.stages], output, audit)
     failed = [row for row in rows if row["error"] is not None]
     if failed:
         say(f"{len(failed)} failed ({failed[0]['error']}); run again to retry them.")

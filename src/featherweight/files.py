@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from featherweight.errors import OutputError
+from featherweight.errors import FeatherweightError, OutputError
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -125,6 +125,29 @@ def check_writable(folder: Path) -> None:
         raise OutputError(
             f"cannot write to {folder}: {reason}; choose a folder that you may write to."
         ) from None
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold the file `path`, made for this, until the block ends or the process dies.
+
+    Raises `OutputError` with the message `busy` where another holds it.
+    """
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError:
+        raise FeatherweightError(
+            "runs need filelock, which is not installed; run `pip install 'featherweight[eval]'`."
+        ) from None
+    lock = FileLock(path, thread_local=False)  # a generator may be closed by another thread
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(busy) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from featherweight.cascade.calibration import Calibration
 from featherweight.cascade.draws import Figure
-from featherweight.cascade.events import STUDENT
+from featherweight.cascade.events import STUDENT, Audit
 from featherweight.cascade.judge import Judged
 from featherweight.cascade.rule import DeferralRule
 from featherweight.cascade.types import SPLITS, Log
@@ -128,6 +128,9 @@ def print_calibration(
             style="dim",
         )
     )
+    if promise.get("ties") == "id":
+        note = "the log has no prompt_sha256, so a cascade breaks ties of its questions otherwise"
+        console.print(Text(note, style="dim"))
     console.print(Text(f"use it with --model cascade:{folder}", style="dim"), soft_wrap=True)
 
 
@@ -181,8 +184,12 @@ def _estimate(one: Figure) -> Estimate:
     return Estimate(one.value, one.ci95)
 
 
-def run_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How many each stage answered, and the tokens of every attempt, also of those not shown."""
+def run_json(rows: Sequence[Mapping[str, Any]], audit: Audit | None = None) -> dict[str, Any]:
+    """How many each stage answered, and the tokens of every attempt, also of those not shown.
+
+    `audit` is that of a learner.
+    """
+    checked = {} if audit is None else {"audit": {"n": audit.n, "agreement": audit.mean}}
     attempts = [attempt for row in rows for attempt in row["attempts"]]
     answered = [row["model"] for row in rows if row["error"] is None]
     return {
@@ -193,13 +200,18 @@ def run_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             key: sum(attempt[key] for attempt in attempts)
             for key in ("prompt_tokens", "completion_tokens", "seconds")
         },
+        **checked,
     }
 
 
 def print_run(
-    console: Console, rows: Sequence[Mapping[str, Any]], models: Sequence[str], path: Path
+    console: Console,
+    rows: Sequence[Mapping[str, Any]],
+    models: Sequence[str],
+    path: Path,
+    audit: Audit | None = None,
 ) -> None:
-    """A line for each stage: asked, answered, what it took."""
+    """A line for each stage: asked, answered, what it took; what a learner's `audit` estimates."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     columns = ("stage", "asked", "answered", "failed", "tokens read", "written", "seconds")
     for column in columns:
@@ -226,6 +238,10 @@ def print_run(
             f"{sums['seconds']:.1f}",
         )
     console.print(table)
+    if audit is not None:
+        known = "not known yet" if audit.mean is None else f"about {audit.mean:.0%}"
+        note = f"kept answers that agree with the last stage: {known} (it was asked of {audit.n})"
+        console.print(Text(note))
     console.print(Text(f"wrote {len(rows)} answers to {path}", style="dim"), soft_wrap=True)
 
 

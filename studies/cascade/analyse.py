@@ -7,7 +7,8 @@ Decided before any result was seen:
 - Quality is accuracy (choices) and ROUGE-1 (QMSum), both 0 to 100. The mix is all logged test
   questions together; each task is shown apart.
 - The first figure is s_d on the mix, deferring by the mean log-probability. The 0.1-quantile and
-  the learned rule (fitted on val answers) are shown beside it.
+  the learned rule (fitted on val answers) are shown beside it, and baselines (`baselines.py`):
+  deferring the longest prompts, the longest answers, and by another router's rule.
 - A task counts only where the large model is at least 5 points better than the small one tuned
   with xent (seed 0) on val; others are logged and reported, not part of the mix.
 - Arms are compared seed by seed on the same questions. An interval is over questions (meetings of
@@ -18,13 +19,15 @@ Decided before any result was seen:
 
 import argparse
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import mix
 import numpy as np
 import orjson
+from baselines import BASELINES, by_baseline, usable
 from run import ARMS
 
 from featherweight.cascade.curve import Curve, curve
@@ -62,14 +65,17 @@ def main() -> None:
     logs = {name: log_of(args.work, name, groups) for name in names}
     kept = counted(logs[names[0] if "xent-0" not in logs else "xent-0"])
     print(f"tasks of the mix: {', '.join(kept)}\n")
+    baselines, why = usable(list(logs.values()))
+    if why:
+        print(why, file=sys.stderr)
     found = {
         (name, score, task): judged(logs[name], score, task, kept)
         for name in names
-        for score in SCORES
+        for score in (*SCORES, *baselines)
         for task in ("mix", *TASKS)
     }
     print(detectable(found, names), end="\n\n")
-    print(arms_table(found, names), end="\n\n")
+    print(arms_table(found, names, (*SCORES, *baselines)), end="\n\n")
     print(contrasts(found, names))
     if args.json:
         args.json.write_text(json.dumps(as_json(found), indent=1) + "\n")
@@ -135,8 +141,9 @@ def judged(log: Log, score: str, task: str, kept: tuple[str, ...]) -> Curve | No
     part = of_task(log, kept if task == "mix" else (task,))
     if not part.rows:
         return None
-    sample = scored(part.part("test"), chosen(part, [score], 0))
-    return curve(sample, ["flops"])
+    if score in BASELINES:
+        return curve(by_baseline(score, part), ["flops"])
+    return curve(scored(part.part("test"), chosen(part, [score], 0)), ["flops"])
 
 
 Found = dict[tuple[str, str, str], Curve | None]
@@ -178,16 +185,16 @@ def detectable(found: Found, names: list[str]) -> str:
     )
 
 
-def arms_table(found: Found, names: list[str]) -> str:
-    lines = ["| arm | seeds | small alone | " + " | ".join(f"s_d, {s}" for s in SCORES) + " |"]
-    lines.append("| --- " * (3 + len(SCORES)) + "|")
+def arms_table(found: Found, names: list[str], scores: Sequence[str]) -> str:
+    lines = ["| arm | seeds | small alone | " + " | ".join(f"s_d, {s}" for s in scores) + " |"]
+    lines.append("| --- " * (3 + len(scores)) + "|")
     for arm in ARMS:
         mine = seeds_of(names, arm)
         if not mine:
             continue
         first = [found[name, "mean", "mix"] for name in mine]
         cells = [f"{np.mean([one.small.value for one in first if one]):.2f}"]
-        for score in SCORES:
+        for score in scores:
             values = [one.s_d.value for name in mine if (one := found[name, score, "mix"])]
             cells.append(f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]")
         lines.append(f"| {arm} | {len(mine)} | " + " | ".join(cells) + " |")

@@ -135,7 +135,8 @@ def answered(
                 limit = mix.MAX_TOKENS["qmsum" if task == "qmsum" else "choice"]
                 asked = Task(task, kind, tuple(examples), limit, {"split": split, "study": 1})
                 output = work / "answers" / name / f"{task}-{split}"
-                report = evaluate(asked, engine, f"hf:{folder}", output)
+                # two alternatives a token: another router's rule reads margins
+                report = evaluate(asked, engine, f"hf:{folder}", output, top_logprobs=2)
                 metric = "rouge1" if task == "qmsum" else "accuracy"
                 answers = answers_of_run(asked, f"hf:{folder}", output, report, metric)
                 lines = [orjson.dumps([id, asdict(one)]) for id, one in answers.items()]

@@ -39,6 +39,7 @@ def test_what_is_said_about_the_rows_used() -> None:
         "kind": "budget",
         "budget": [0.25],
         "unit": "a question of a new group",
+        "ties": "id",
         "metric": "accuracy",
         "n": 240,
         "groups": 60,

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +13,20 @@ from hypothesis import strategies as st
 from streamed import END, StreamedEngine, Token, words
 
 from featherweight.cascade.answers import answer_of
+from featherweight.cascade.asking import prompt_key
+from featherweight.cascade.budget import for_budget
 from featherweight.cascade.cascade import WINDOW, Cascade
 from featherweight.cascade.deciding import confidence, decided_at
 from featherweight.cascade.learned import Learned, Linear
+from featherweight.cascade.log import read_log, write_log
+from featherweight.cascade.make import scored
 from featherweight.cascade.rule import Decoding, DeferralRule, StageRule, alternatives
+from featherweight.cascade.sample import answering, keys
 from featherweight.cascade.scores import Score
 from featherweight.cascade.tokens import FEATURES
 from featherweight.cascade.trace import Trace
-from featherweight.cascade.types import Metric, Threshold
-from featherweight.engines import Delta, Generation, Request
+from featherweight.cascade.types import Answer, Log, Metric, Row, Threshold
+from featherweight.engines import Delta, Generation, Prompt, Request
 from featherweight.errors import CascadeError, EngineError
 
 HASH = "0" * 64
@@ -141,6 +147,41 @@ def test_ties_are_decided_by_the_question() -> None:
     always = two(small(0.25), value=score, tie=1.0)
     assert answer(never, requests[0])[0].model == "small"
     assert answer(always, requests[0])[0].model == "large"
+
+
+def test_ties_of_a_log_are_decided_as_the_cascade_decides_them(tmp_path: Path) -> None:
+    """A third of the answers score alike, and the budget's threshold lies among them."""
+    prompts: list[Prompt] = []
+    for n in range(240):
+        prompts.append(f"no {n}" if n % 2 else [{"role": "user", "content": f"no {n}"}])
+    chances = dict(zip(map(prompt_key, prompts), [0.25, 0.5, 0.9] * 80, strict=True))
+    engine = StreamedEngine(lambda request: words(chances[prompt_key(request.prompt)]))
+    requests = [Request(prompt) for prompt in prompts]
+    rows = []
+    for n, said in enumerate(engine.generate(requests)):
+        answers = tuple(replace(answer_of(said, requests[n]), quality=1.0) for _ in range(2))
+        rows.append(Row(f"q{n}", f"q{n}", "calibrate", answers, prompt_key(prompts[n])))
+    path = tmp_path / "log.jsonl"
+    write_log(Log(Metric("m", 0, 100), ("small", "small"), tuple(rows)), path)
+
+    def decided(log: Log) -> tuple[Threshold, list[int], str]:
+        sample = scored(log, [Score("mean")])
+        found = for_budget(sample, 0.5)
+        (threshold,) = found.thresholds
+        chosen = answering(sample.scores, [threshold], keys(log))[0].tolist()
+        return threshold, chosen, found.promise["ties"]
+
+    threshold, logged, ties = decided(read_log(path))
+    assert 0.3 < threshold.tie < 0.7 and ties == "prompt_sha256"
+    live = two(engine, value=threshold.value, tie=threshold.tie)
+    traces = [trace for _, trace in live.generate_traced(requests)]
+    assert [len(trace.attempts) - 1 for trace in traces] == logged
+    streams = [streamed(live, request)[1] for request in requests]
+    assert [len(trace.attempts) - 1 for trace in streams] == logged
+    # without the hashes the ids decide, as the promise says: as many, but others
+    unknown = tuple(replace(row, prompt_sha256=None) for row in rows)
+    _, others, ties = decided(replace(read_log(path), rows=unknown))
+    assert ties == "id" and others != logged and sum(others) == sum(logged)
 
 
 def test_requests_are_taken_lazily_and_given_in_order() -> None:
@@ -307,15 +348,42 @@ def test_missing_numbers_are_an_error_that_names_the_engine() -> None:
     assert answer(last, Request("x"))[0].model == "large"  # nobody scores the last
 
 
-def test_an_answer_without_tokens_is_a_fault() -> None:
-    engine = StreamedEngine(lambda request: [Token(b"stop here"), END])
-    cascade = two(engine, stop=("stop",))
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [Token(b"stop here"), END],  # a stop string leaves neither text nor tokens
+        [END],
+        [Token(b" \n"), END],
+    ],
+)
+def test_an_answer_that_says_nothing_is_passed_on_live_and_in_a_log(tokens: list[Token]) -> None:
+    trusting = -1e9  # whatever has a score
+    request = Request("x", stop=("stop",))
+    cascade = two(StreamedEngine(lambda request: tokens), value=trusting, stop=("stop",))
     for found, trace in (
-        answer(cascade, Request("x", stop=("stop",))),
-        (lambda s: (s[0][-1].generation, s[1]))(streamed(cascade, Request("x", stop=("stop",)))),
+        answer(cascade, request),
+        (lambda s: (s[0][-1].generation, s[1]))(streamed(cascade, request)),
     ):
         assert found is not None and found.model == "large"
         assert "wrote nothing" in (trace.attempts[0].error or "")
+    (generation,) = StreamedEngine(lambda request: tokens).generate([request])
+    logged = replace(answer_of(generation, request), quality=10.0)
+    right = replace(logged, text="right", quality=90.0)
+    log = Log(Metric("m", 0, 100), ("small", "large"), (Row("q", "q", "test", (logged, right)),))
+    sample = scored(log, [Score("mean")])
+    assert answering(sample.scores, [Threshold(trusting)], ["q"])[0].tolist() == [1]
+    assert sample.quality.tolist() == [[10.0, 90.0]]  # its quality was measured all the same
+
+
+def test_the_last_stage_may_say_nothing() -> None:
+    last = StreamedEngine(lambda request: [END], name="large")
+    cascade = Cascade([small(0.1), last], rule(stage("mean"), stage()))
+    found = answer(cascade, Request("x"))[0]
+    assert (found.text, found.error, found.model) == ("", None, "large")
+    said = Answer("m", "B", 0.0, (-1.0,))
+    nothing = Answer("large", "", 0.0, (-0.1,))
+    log = Log(Metric("m", 0, 100), ("m", "large"), (Row("q", "q", "test", (said, nothing)),))
+    assert scored(log, [Score("mean")]).loss.tolist() == [[0.0, 0.0]]
 
 
 def test_an_impossible_number_is_an_error() -> None:

@@ -1,6 +1,12 @@
 """Online learning with engines: as in the replay of their log, faults, stops, and its own log."""
 
+import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -15,6 +21,7 @@ from featherweight.cascade.answers import answer_of
 from featherweight.cascade.calibration import check_source
 from featherweight.cascade.cascade import Cascade
 from featherweight.cascade.events import STUDENT
+from featherweight.cascade.journal import journal_of
 from featherweight.cascade.learning import (
     HEADER,
     METRIC,
@@ -155,16 +162,106 @@ def test_stopped_anywhere_it_goes_on_as_if_it_had_not(tmp_path: Path, stops: lis
 def test_the_state_is_written_every_so_often(tmp_path: Path) -> None:
     state = tmp_path / "s.json"
     answers = learn_requests(cascade(), REQUESTS, state, SETTINGS)
-    for _ in range(SAVED - 1):
+    for asked in range(1, SAVED + BATCH):
         next(answers)
-    assert not state.exists()
-    next(answers)
-    assert learner_for(rule(), SETTINGS, state).requests == SAVED
-    for _ in range(BATCH):
-        next(answers)
-    assert learner_for(rule(), SETTINGS, state).requests == SAVED
+        written = json.loads(state.read_text())["requests"]
+        assert written == (SAVED if asked >= SAVED else 0)
+        # what came since is in the journal
+        assert learner_for(rule(), SETTINGS, state).requests == asked
     answers.close()  # type: ignore[attr-defined]
-    assert learner_for(rule(), SETTINGS, state).requests == SAVED + BATCH
+    assert json.loads(state.read_text())["requests"] == SAVED + BATCH - 1
+    assert not journal_of(state).exists()
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+import test_learning as here
+from featherweight.cascade.learning import learn_requests
+
+state, log = map(Path, sys.argv[1:])
+with log.open("a") as file:
+    for passed in learn_requests(here.cascade(), here.REQUESTS, state, here.SETTINGS, here.paid):
+        file.write(passed.generation.text + "\\n")
+        file.flush()
+        time.sleep(0.005)
+"""
+
+
+@pytest.mark.parametrize("least", [10, SAVED + 30])
+def test_a_killed_process_forgets_nothing_and_holds_nothing(tmp_path: Path, least: int) -> None:
+    """Until then no other one gets at the file."""
+    state, log = tmp_path / "s.json", tmp_path / "log"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, state, log], env=env)
+    try:
+        while not log.exists() or log.read_bytes().count(b"\n") < least:
+            assert process.poll() is None
+            time.sleep(0.01)
+        with pytest.raises(OutputError, match=r"s\.json: another run is learning with it"):
+            run(cascade(), state)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    answered = log.read_bytes().count(b"\n")
+    learner = learner_for(rule(), SETTINGS, state)
+    # one may have been learned from and not yet written down by who asked
+    assert answered <= learner.requests <= answered + 1 < len(REQUESTS)
+    found = run(cascade(), state, REQUESTS[learner.requests :])
+    whole = run(cascade(), tmp_path / "whole.json")
+    assert decided(found) == decided(whole)[learner.requests :]
+    assert state.read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
+def journalled(state: Path, stop: int) -> None:
+    """A state and a journal as a killed process leaves them: after `stop` requests."""
+    answers = learn_requests(cascade(), REQUESTS, state, SETTINGS, paid)
+    list(islice(answers, stop))
+    kept = {path: path.read_bytes() for path in (state, journal_of(state))}
+    answers.close()  # type: ignore[attr-defined]
+    for path, raw in kept.items():
+        path.write_bytes(raw)
+
+
+def test_a_journal_is_read_with_its_own_state_only(tmp_path: Path) -> None:
+    state = tmp_path / "s.json"
+    journalled(state, 20)
+    journal = journal_of(state)
+    whole = journal.read_bytes()
+    assert learner_for(rule(), SETTINGS, state).requests == 20
+    journal.write_bytes(whole[:-5])  # the last line was being written
+    assert learner_for(rule(), SETTINGS, state).requests == 19
+    lines = whole.splitlines(keepends=True)
+    journal.write_bytes(b"".join([HASH.encode() + b"\n", *lines[1:]]))
+    assert learner_for(rule(), SETTINGS, state).requests == 0  # of an older state, so in it already
+    state.unlink()
+    journal.write_bytes(whole)
+    assert learner_for(rule(), SETTINGS, state).requests == 0  # begun anew
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        (b"{", r"s\.json\.journal line 2 is not JSON .*; remove the file, and with it what"),
+        (b"[]", "journal line 2 is a list, no object; correct the file or remove"),
+        (b'{"seen": null}', "journal line 2 has no 'event'"),
+        (b'{"seen": 1, "event": null, "checked": null}', r"line 2\.seen is 1, no object"),
+        (
+            b'{"seen": {"scores": [1], "costs": [1, "x"], "said": null}, "event": null, '
+            b'"checked": null}',
+            r"seen\.costs\[1\] is 'x'; write a finite number",
+        ),
+        (b'{"seen": {}, "event": null, "checked": [1]}', r"checked has 1 items; write 2"),
+    ],
+)
+def test_a_spoilt_journal_is_refused(tmp_path: Path, line: bytes, wanted: str) -> None:
+    state = tmp_path / "s.json"
+    journalled(state, 3)
+    first, _, *rest = journal_of(state).read_bytes().split(b"\n")
+    journal_of(state).write_bytes(b"\n".join([first, line, *rest]))
+    with pytest.raises(CascadeError, match=wanted):
+        learner_for(rule(), SETTINGS, state)
 
 
 def test_requests_are_taken_batch_by_batch_and_asked_together(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_log_is_read_as_it_was_written(tmp_path: Path, name: str) -> None:
     )
     first = row("1", "a")
     rows = (
-        replace(first, stages=(full, first.stages[1])),
+        replace(first, stages=(full, first.stages[1]), prompt_sha256="0f" * 32),
         row("2", "b", "test", low=None),
         row("3", "a"),
     )
@@ -165,6 +165,7 @@ BAD: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
         "line 4: the group 'g2' is in 'test', but in 'fit' at .* line 3; put all of a group's",
     ),
     (lambda d: d.update(note=1), "line 4: unknown 'note'; known are 'id', 'group'"),
+    (lambda d: d.update(prompt_sha256="ab"), "line 4: 'prompt_sha256' is no sha256; write 64"),
     (stage(score=1), "line 4, stage 1: unknown 'score'; known are 'model'"),
     (stage(model="tiny"), "line 4, stage 1: the model is 'tiny'; the header says 'large'"),
     (stage(quality=100.5), "stage 1: the quality 100.5 is outside accuracy's 0 to 100; correct"),

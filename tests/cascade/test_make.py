@@ -10,6 +10,7 @@ from cascade_logs import told
 
 from featherweight.cascade.budget import for_budget
 from featherweight.cascade.calibrate import for_quality
+from featherweight.cascade.fit import fit_rule
 from featherweight.cascade.learned import Learned
 from featherweight.cascade.log import write_log
 from featherweight.cascade.make import LEARNED, calibrate, chosen, made, read_logs, scored
@@ -36,6 +37,13 @@ def test_learned_scores_come_from_the_fit_split_alone() -> None:
     assert rule == again
     (other,) = chosen(LOG, ["linear-right"], seed=0)
     assert isinstance(other, Learned) and other.target == "right"
+    (bent,) = chosen(LOG, ["linear-right,isotonic,no-end"], seed=0)
+    fit = LOG.part("fit")
+    assert bent == fit_rule(fit, 0, "linear", "right", 0, end=False, calibrate=True)
+    assert isinstance(bent, Learned) and bent.knots is not None and not bent.end
+    for name in ("linear,isotonic,isotonic", "linear,x", "linear,", "mean,isotonic"):
+        with pytest.raises(CascadeError, match=r"no score .* each with ,no-end or ,isotonic"):
+            chosen(LOG, [name], seed=0)
     assert set(LEARNED) == {"boosting", "linear", "boosting-right", "linear-right"}
 
 
@@ -52,7 +60,7 @@ def test_one_score_for_all_stages_or_one_each() -> None:
         chosen(log, ["median"], 0)
 
 
-@pytest.mark.parametrize("name", ["mean", "quantile:0.2", "linear"])
+@pytest.mark.parametrize("name", ["mean", "quantile:0.2", "linear", "linear-right,isotonic"])
 def test_a_rule_written_and_read_decides_as_the_calibration(name: str, tmp_path: Path) -> None:
     rule, found = calibrate(LOG, [name], budget=[0.3], seed=3)
     write_rule(tmp_path / "rule.json", rule)

@@ -2,7 +2,7 @@
 
 import asyncio
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from featherweight.cascade.trace import Trace
 from featherweight.cascade.types import Metric, Threshold
 from featherweight.engines import Delta, Engine, Request
 from featherweight.engines.load import load_engine
+from featherweight.engines.types import Watched
 
 pytestmark = pytest.mark.model
 
@@ -103,6 +104,14 @@ def test_streaming_decides_as_generate_does(engine: Engine, cascade: Cascade) ->
         assert final.prompt_tokens == answer.prompt_tokens
         first, before = traces[0].attempts[0], trace.attempts[0]
         assert first.decided_at == before.decided_at
+        if engine.name.startswith("hf:"):  # its batches are stopped at the same token
+            assert (before.saved_tokens, before.completion_tokens, before.score) == (
+                first.saved_tokens,
+                first.completion_tokens,
+                pytest.approx(first.score, abs=1e-4),
+            )
+        else:
+            assert before.saved_tokens == 0
         if first.saved_tokens:
             assert first.completion_tokens + first.saved_tokens == MAX_TOKENS
             assert final.completion_tokens < answer.completion_tokens or (
@@ -112,6 +121,35 @@ def test_streaming_decides_as_generate_does(engine: Engine, cascade: Cascade) ->
         again = asyncio.run(awaited(cascade, request))[-1].generation
         assert again is not None
         assert (again.text, again.completion_tokens) == (final.text, final.completion_tokens)
+
+
+def test_answers_of_a_batch_are_stopped_one_by_one(engine: Engine) -> None:
+    if not isinstance(engine, Watched):
+        pytest.skip("its batches give whole answers")
+    asked = requests(engine)
+    plain = list(engine.generate(asked))
+    limits = [None, 1, 3, None, 2, 100]
+    seen = [0] * len(asked)
+
+    def watch(number: int, limit: int) -> Callable[[Delta], bool]:
+        def sees(delta: Delta) -> bool:
+            assert seen[number] < limit and delta.generation is None  # stopped means stopped
+            seen[number] += len(delta.token_logprobs or ())
+            return seen[number] >= limit
+
+        return sees
+
+    watches = [None if limit is None else watch(n, limit) for n, limit in enumerate(limits)]
+    for limit, whole, found in zip(
+        limits, plain, engine.generate_watched(asked, watches), strict=True
+    ):
+        assert found.prompt_tokens == whole.prompt_tokens and found.error is None
+        if limit is None or limit >= MAX_TOKENS:
+            assert (found.text, found.token_ids) == (whole.text, whole.token_ids)
+        else:
+            assert limit <= found.completion_tokens < whole.completion_tokens
+            assert whole.token_ids is not None and found.token_ids is not None
+            assert found.token_ids == whole.token_ids[: len(found.token_ids)]
 
 
 async def awaited(cascade: Cascade, request: Request) -> list[Delta]:

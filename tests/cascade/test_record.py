@@ -1,6 +1,8 @@
 """Logs made by real (tiny) models: who answered, how good it was, and what it cost."""
 
 import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,14 @@ import numpy as np
 import pytest
 from tiny_llama import TEXTS, save_tiny_llama
 
+import featherweight.cascade.record as record_module
 from featherweight.cascade.answers import ALTERNATIVES
+from featherweight.cascade.asking import prompt_key
 from featherweight.cascade.log import read_log
+from featherweight.cascade.make import scored
 from featherweight.cascade.record import dealt, record
-from featherweight.engines import Request, load_engine
+from featherweight.cascade.scores import Score
+from featherweight.engines import Generation, Request, load_engine
 from featherweight.errors import CascadeError
 from featherweight.evaluate.cost import flops
 from featherweight.evaluate.score import ROUGE, score
@@ -41,6 +47,7 @@ def folder(specs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_logged_is_what_the_models_said(specs: list[str], folder: Path) -> None:
     log = read_log(folder / "log.jsonl")
     assert [row.id for row in log.rows] == [e.id for e in ASKED] and log.models == tuple(specs)
+    assert [row.prompt_sha256 for row in log.rows] == [prompt_key(e.prompt) for e in ASKED]
     assert (log.metric.name, log.metric.low, log.metric.high) == ("rougeLsum", 0, 100)
     for stage, spec in enumerate(specs):
         engine = load_engine(spec)
@@ -137,9 +144,51 @@ def test_a_failed_answer_is_in_the_log_with_its_reason(specs: list[str], tmp_pat
     for answer in failed.stages:
         assert answer.quality is None and answer.token_logprobs is None
         assert "context holds 256" in (answer.error or "")
+        assert (answer.completion_tokens, answer.flops) == (0, 0.0)  # refused before it was read
     assert np.isnan(log.quality()).sum() == 2
     again = read_log(tmp_path / "r" / "log.jsonl")
     assert again.rows == log.rows
+
+
+class Breaking:
+    """A real engine that breaks while it answers `prompt`."""
+
+    def __init__(self, spec: str, prompt: str) -> None:
+        self._engine, self._prompt = load_engine(spec), prompt
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
+        for request in requests:
+            (said,) = self._engine.generate([request])
+            if request.prompt == self._prompt:
+                said = replace(said, text="", finish_reason="error", error="it broke", seconds=1e-6)
+            yield said
+
+
+def test_what_a_failed_answer_took_is_in_the_log_and_counts(
+    specs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = str(ASKED[3].prompt)
+    monkeypatch.setattr(
+        record_module,
+        "load_engine",
+        lambda spec: Breaking(spec, prompt) if spec == specs[0] else load_engine(spec),
+    )
+    log = record(TASK, specs, tmp_path / "r", part="fit", usd_per_hour=3.6)
+    (row,) = [row for row in read_log(tmp_path / "r" / "log.jsonl").rows if row.id == ASKED[3].id]
+    assert row in log.rows
+    failed, other = row.stages
+    assert failed.error == "it broke" and failed.quality is None and failed.text == ""
+    assert failed.prompt_tokens == other.prompt_tokens > 0 and failed.completion_tokens > 0
+    assert failed.seconds == 1e-6 and failed.usd == pytest.approx(1e-9)
+    same = [r.stages[0].flops for r in log.rows if r.stages[0].error is None]
+    assert failed.flops is not None and 0.5 * max(filter(None, same)) < failed.flops
+    at = log.rows.index(row)
+    for kind in ("seconds", "flops", "usd"):
+        costs = scored(log, [Score("mean")]).cost(kind)  # type: ignore[arg-type]
+        assert costs[at, 0] == getattr(failed, kind) > 0
 
 
 @pytest.mark.parametrize(

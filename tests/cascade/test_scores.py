@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,8 +112,16 @@ def test_features_are_what_they_are_called() -> None:
 
 
 def test_the_only_token_counts_even_if_it_is_the_end() -> None:
-    empty = Answer("small", "", token_logprobs=(-0.5,), ended=True)
-    assert score_answers(Score("mean", end=False), [empty]).tolist() == [-0.5]
+    short = Answer("small", "x", token_logprobs=(-0.5,), ended=True)
+    assert score_answers(Score("mean", end=False), [short]).tolist() == [-0.5]
+
+
+@pytest.mark.parametrize("text, tokens", [("", (-0.1,)), (" \n", (-0.1,)), ("", None), ("", ())])
+def test_an_answer_that_says_nothing_is_trusted_least(text: str, tokens: Any) -> None:
+    answer = Answer("small", text, 50.0, tokens, margins=tokens, ended=True)
+    assert answer.failed
+    for score in (Score("mean"), Score("mean", end=False), Score("margin"), Score("length")):
+        assert score_answers(score, [answer]).tolist() == [-math.inf]
 
 
 def test_what_failed_is_trusted_least_and_needs_no_tokens() -> None:
@@ -126,7 +135,7 @@ def test_what_failed_is_trusted_least_and_needs_no_tokens() -> None:
 
 
 def test_a_little_rounding_of_engines_is_forgiven() -> None:
-    row = Answer("small", "", token_logprobs=(5e-4, -1.0), margins=(1.0005,), entropies=(-1e-4,))
+    row = Answer("small", "x", token_logprobs=(5e-4, -1.0), margins=(1.0005,), entropies=(-1e-4,))
     assert score_answers(Score("sum"), [row]) == -1.0
     assert score_answers(Score("quantile", 1.0), [row]) == 0.0
     assert score_answers(Score("margin"), [row]) == 1.0
@@ -140,8 +149,8 @@ def test_a_little_rounding_of_engines_is_forgiven() -> None:
         ("length", {"token_logprobs": None}, "tiny, row q2: it has no log-probabilities"),
         ("margin", {"margins": None}, "tiny, row q2: it has no margins, .* top log-prob"),
         ("entropy", {"entropies": None}, "tiny, row q2: it has no entropies, .* top log-prob"),
-        ("mean", {"token_logprobs": ()}, "tiny, row q2: it has no tokens"),
-        ("margin", {"margins": ()}, "tiny, row q2: it has no tokens"),
+        ("mean", {"token_logprobs": ()}, "tiny, row q2: it has no log-probabilities"),
+        ("margin", {"margins": ()}, "tiny, row q2: it has no margins"),
         ("sum", {"token_logprobs": (-1.0, math.nan)}, "tiny, row q2: nan among its log-prob"),
         ("sum", {"token_logprobs": (-math.inf,)}, "tiny, row q2: -inf among its log-prob"),
         ("min", {"token_logprobs": (-1.0, 0.0011)}, "0.0011 .* finite and not above 0; correct"),
@@ -171,7 +180,7 @@ def test_quantiles_are_numpys_and_stay_between_their_neighbours(
     numbers: list[float], alpha: float
 ) -> None:
     (found,) = score_answers(
-        Score("quantile", alpha), [Answer("m", "", token_logprobs=tuple(numbers))]
+        Score("quantile", alpha), [Answer("m", "x", token_logprobs=tuple(numbers))]
     )
     assert found == pytest.approx(np.quantile(numbers, alpha), rel=1e-12, abs=1e-13)
     at, ordered = alpha * (len(numbers) - 1), sorted(numbers)
@@ -186,7 +195,7 @@ def test_a_surer_token_never_lowers_a_score(
     at = data.draw(st.integers(0, len(numbers) - 1))
     more = numbers.copy()
     more[at] = data.draw(st.floats(numbers[at], 0))
-    pair = [Answer("m", "", token_logprobs=tuple(row)) for row in (numbers, more)]
+    pair = [Answer("m", "x", token_logprobs=tuple(row)) for row in (numbers, more)]
     for score in (Score("quantile", alpha), Score("sum"), Score("mean")):
         low, high = score_answers(score, pair)
         assert low <= high

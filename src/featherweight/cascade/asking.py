@@ -8,7 +8,7 @@ from functools import cached_property
 import orjson
 
 from featherweight.cascade.answers import answer_of
-from featherweight.cascade.deciding import Watch, confidence, decided_at
+from featherweight.cascade.deciding import Watch, confidence, decided_at, nothing
 from featherweight.cascade.rule import StageRule
 from featherweight.cascade.trace import Attempt, Trace
 from featherweight.engines.types import Generation, Prompt, Request, TopLogprob, failed
@@ -88,8 +88,8 @@ class Asked:
             self._accept(attempt, generation)
             return
         answer = answer_of(generation, replace(self.request, top_logprobs=stage.top_logprobs))
-        if answer.token_logprobs == ():
-            reason = f"{self._names[number]}: it wrote nothing to be sure of."
+        if answer.failed:
+            reason = nothing(self._names[number])
             self._failed(replace(attempt, outcome="failed", error=reason))
             return
         try:

@@ -20,7 +20,8 @@ def for_budget(sample: Sample, budget: float | Sequence[float], seed: int = 0) -
     With several stages one budget each: the share of all questions that the stage may pass on,
     none larger than the one before. What is promised is an expectation, over the calibration groups
     and a new one, exchangeable with them, in which every question counts alike. Answers that failed
-    count: they are always passed on.
+    count: they are always passed on. The promise's `ties` says what equal scores were put in order
+    by; with ids it holds just as well, but a cascade decides on the log's own ties otherwise.
 
     Raises `CascadeError` where the budget is not from 0 to 1 or too small for so few groups or so
     many failed answers, and for what `check_source` and `check_scores` refuse.
@@ -30,7 +31,13 @@ def for_budget(sample: Sample, budget: float | Sequence[float], seed: int = 0) -
     stages = sample.scores.shape[1]
     budgets = [float(budget)] * stages if isinstance(budget, int | float) else list(budget)
     _check_budgets(budgets, sample)
-    promise = {"kind": "budget", "budget": budgets, "unit": "a question of a new group"}
+    known = all(row.prompt_sha256 for row in sample.log.rows)
+    promise = {
+        "kind": "budget",
+        "budget": budgets,
+        "unit": "a question of a new group",
+        "ties": "prompt_sha256" if known else "id",
+    }
     return calibrated(sample, order_statistics(sample, budgets, seed), promise, seed)
 
 
@@ -40,7 +47,7 @@ def order_statistics(sample: Sample, budgets: Sequence[float], seed: int) -> lis
     With n groups of one question, deferring below the k-th lowest score defers k / (n + 1). With
     larger groups each counts 1 / (G + 1), divided among its questions, and the new one as if wholly
     passed on (Lee, Barber and Willett 2023, "Distribution-free inference with hierarchical data").
-    Equal scores are put in order by a hash of the question's id.
+    Equal scores are put in order by a hash of the question's key (`sample.keys`).
     """
     one = 1 / (len(sample.sizes) + 1)
     weights = one / sample.sizes[sample.index]

@@ -12,12 +12,13 @@ from itertools import islice
 from typing import NoReturn
 
 from featherweight.cascade.asking import Asked
+from featherweight.cascade.deciding import Watch
 from featherweight.cascade.rule import DeferralRule
 from featherweight.cascade.stages import check_number, check_template
 from featherweight.cascade.streaming import Relay
 from featherweight.cascade.trace import Trace
 from featherweight.engines.text import check_request
-from featherweight.engines.types import Delta, Engine, Generation, Prompt, Request, failed
+from featherweight.engines.types import Delta, Engine, Generation, Prompt, Request, Watched, failed
 from featherweight.errors import CascadeError, EngineError
 
 WINDOW = 64
@@ -35,8 +36,8 @@ class Cascade:
     request's own: the decision is exact for any, but what was promised was measured with the
     rule's. A stage that fails is passed over, one that tells no log-probabilities is an error.
 
-    `hold` says what a stream shows: see `streaming`. Batched answers are not stopped early; a trace
-    tells after how many tokens they could have been.
+    `hold` says what a stream shows: see `streaming`. Batched answers are stopped early where the
+    engine can do that (`Watched`); else a trace tells after how many tokens they could have been.
 
     Raises `CascadeError` where engines and rule do not go together.
     """
@@ -136,9 +137,13 @@ class Cascade:
                 break
             passed_on = []
             requests = [asked.to(number) for asked in open_ones]
-            with closing(answers_of(self.engines[number], requests)) as answers:
-                for asked, generation in zip(open_ones, answers, strict=True):
-                    asked.settle(number, generation)
+            watches = [asked.watch(number) for asked in open_ones]
+            with closing(answers_of(self.engines[number], requests, watches)) as answers:
+                for asked, watch, generation in zip(open_ones, watches, answers, strict=True):
+                    if watch is not None and watch.stopped and generation.error is None:
+                        asked.stop(number, watch, generation.prompt_tokens, generation.seconds)
+                    else:
+                        asked.settle(number, generation)
                     if asked.result is None:
                         passed_on.append(asked)
                     while given < len(window) and (result := window[given].result) is not None:
@@ -242,13 +247,21 @@ class Cascade:
             return 0
 
 
-def answers_of(engine: Engine, requests: Sequence[Request]) -> Generator[Generation, None, None]:
-    """A stage's answer to each request; if it stops answering, what is left failed."""
+def answers_of(
+    engine: Engine, requests: Sequence[Request], watches: Sequence[Watch | None] = ()
+) -> Generator[Generation, None, None]:
+    """A stage's answer to each request; if it stops answering, what is left failed.
+
+    `watches`, one each, stop answers of an engine that can do that in a batch.
+    """
     answers: Iterator[Generation] = iter(())
     reason = f"{engine.name}: it gave fewer answers than it was asked for."
     given = 0
     try:
-        answers = engine.generate(requests)
+        if any(watches) and isinstance(engine, Watched):
+            answers = engine.generate_watched(requests, [w.sees if w else None for w in watches])
+        else:
+            answers = engine.generate(requests)
         for answer in islice(answers, len(requests)):
             yield answer
             given += 1

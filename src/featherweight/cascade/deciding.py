@@ -22,7 +22,7 @@ def confidence(stage: StageRule, answer: Answer) -> float:
     """
     assert stage.score is not None
     stream = stage.score.stream if isinstance(stage.score, Score) else "token_logprobs"
-    if getattr(answer, stream) is None:
+    if not getattr(answer, stream):
         raise EngineError(
             f"{answer.model}: it gave no {PLAIN[stream][0]} for every token of its answer, and the "
             "cascade's score needs them; use an engine that gives them, or a rule without it."
@@ -31,6 +31,11 @@ def confidence(stage: StageRule, answer: Answer) -> float:
         return float(score_answers(stage.score, [answer])[0])
     except CascadeError as error:
         raise EngineError(str(error)) from None
+
+
+def nothing(model: str) -> str:
+    """Why an answer that has no error failed all the same (`Answer.failed`)."""
+    return f"{model}: it wrote nothing to be sure of."
 
 
 class Watch:
@@ -46,6 +51,7 @@ class Watch:
         self._running: Running | None = Running(stage.score, n_max, model)
         self.tokens = 0
         self.bound = float("inf")
+        self.stopped = False
 
     def sees(self, delta: Delta) -> bool:
         """Take a piece in; true from the token on after which no ending could be trusted.
@@ -62,8 +68,9 @@ class Watch:
             self._running = None
         for number, logprob in enumerate(tokens or ()):
             if self.token(logprob, *(pairs[number] if pairs else (None, None))):
-                return True
-        return False
+                self.stopped = True
+                break
+        return self.stopped
 
     def token(self, logprob: float, margin: float | None, entropy: float | None) -> bool:
         """Take one token in; true as `sees`."""
@@ -82,7 +89,7 @@ class Watch:
 def decided_at(stage: StageRule, answer: Answer, key: str, n_max: int) -> int | None:
     """After how many tokens of a whole answer it was sure to be deferred; `None`: only at its end.
 
-    Replays a log, or tells what a batch could have saved.
+    Replays a log, or tells what a batch that is not stopped could have saved.
     """
     watch = Watch(stage, key, n_max, answer.model)
     missing = (None,) * len(answer.token_logprobs or ())

@@ -90,7 +90,8 @@ def _data(part: Log, stage: int, target: Target, seed: int, end: bool) -> _Data:
             " a rule for one before the last."
         )
     needed = (stage, stage + 1) if target == "gain" else (stage,)
-    rows = [r for r in part.rows if all(r.stages[i].error is None for i in needed)]
+    known = [r for r in part.rows if all(r.stages[i].error is None for i in needed)]
+    rows = [r for r in known if not r.stages[stage].failed]
     for row in rows:
         for i in needed:
             found = row.stages[i].quality

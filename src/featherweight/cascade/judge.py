@@ -15,7 +15,7 @@ from featherweight.cascade.curve_cost import (
     quality_at_cost,
 )
 from featherweight.cascade.draws import Figure, difference
-from featherweight.cascade.make import LEARNED, chosen, part_of, scored
+from featherweight.cascade.make import chosen, is_learned, part_of, scored
 from featherweight.cascade.path import path
 from featherweight.cascade.reliability import auroc, binned, ece
 from featherweight.cascade.sample import Cost, Sample
@@ -88,7 +88,7 @@ def judged(
     """
     if len(set(names)) < len(names):
         raise CascadeError("a score is named twice; name each once.")
-    learned = [name for name in names if name in LEARNED]
+    learned = [name for name in names if is_learned(name)]
     if part == "fit" and learned:
         raise CascadeError(
             f"{learned[0]} is learned on the split 'fit' and looks too good there; judge it on "

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.cascade.learned_json import Reader
+from featherweight.cascade.reader import Reader
 from featherweight.cascade.tokens import FEATURES, LENGTH
 from featherweight.cascade.types import Floats
 from featherweight.errors import CascadeError

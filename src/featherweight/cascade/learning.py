@@ -14,11 +14,12 @@ from featherweight.cascade.asking import Asked
 from featherweight.cascade.cascade import Cascade, answers_of
 from featherweight.cascade.closed import agreement
 from featherweight.cascade.course import Course
-from featherweight.cascade.deciding import confidence
+from featherweight.cascade.deciding import confidence, nothing
 from featherweight.cascade.events import STUDENT
 from featherweight.cascade.hashing import hashed
+from featherweight.cascade.journal import Journal, journal_of
 from featherweight.cascade.online import BATCH, Learner, Settings
-from featherweight.cascade.online_state import resume, save
+from featherweight.cascade.online_state import line_of, resume, save
 from featherweight.cascade.replay import question
 from featherweight.cascade.rule import DeferralRule
 from featherweight.cascade.rule_file import rule_json
@@ -27,7 +28,7 @@ from featherweight.cascade.trace import Attempt, Trace
 from featherweight.cascade.types import Answer, Metric, Row
 from featherweight.engines.types import Engine, Generation, Request, failed
 from featherweight.errors import EngineError
-from featherweight.files import check_writable
+from featherweight.files import check_writable, locked
 
 NAME = "online: words"
 """What the student is called where models are named."""
@@ -86,29 +87,37 @@ def learn_requests(
 ) -> Iterator[Passed]:
     """Answer `requests` in order and learn from them; `state` is read first and kept up to date.
 
-    It is written every `SAVED` requests and when the iterator ends or is closed. A request that is
-    refused, or whose stage tells no log-probabilities, is answered with its error and teaches
-    nothing. Raises `CascadeError` for a state that does not belong here, `OutputError` where it
-    cannot be written.
+    What was observed is in its journal before the answer is given out, so that a killed process
+    forgets none; the state itself is written every `SAVED` requests and when the iterator ends or
+    is closed. A request that is refused, or whose stage tells no log-probabilities, is answered
+    with its error and teaches nothing. Raises `CascadeError` for a state that does not belong here,
+    `OutputError` where it cannot be written or another process is learning with it.
     """
-    learner = learner_for(cascade.rule, settings, state)
-    check_writable(state.absolute().parent)  # before anybody is paid
-    iterator = iter(requests)
-    written = learner.requests
-    try:
-        while batch := _batch(cascade, learner, iterator):
-            for number in range(len(cascade.engines)):
-                _ask(cascade, number, [way for way in batch if way.asks(number)], cost)
-            for way in batch:
-                passed = way.end()
-                if way.course is not None:
-                    learner.observe(way.course)
-                if learner.requests - written >= SAVED:
-                    save(learner, state)
-                    written = learner.requests
-                yield passed
-    finally:
-        save(learner, state)
+    check_writable(state.absolute().parent)
+    busy = f"{state}: another run is learning with it; wait for it or name another file."
+    with locked(state.with_name(f".{state.name}.lock"), busy):
+        learner = learner_for(cascade.rule, settings, state)
+        journal = Journal(state, save(learner, state))  # before anybody is paid
+        iterator = iter(requests)
+        written = learner.requests
+        try:
+            while batch := _batch(cascade, learner, iterator):
+                for number in range(len(cascade.engines)):
+                    _ask(cascade, number, [way for way in batch if way.asks(number)], cost)
+                for way in batch:
+                    passed = way.end()
+                    if way.course is not None:
+                        journal.add(line_of(way.course))
+                        learner.observe(way.course)
+                    if learner.requests - written >= SAVED:
+                        journal.close()
+                        journal = Journal(state, save(learner, state))
+                        written = learner.requests
+                    yield passed
+        finally:
+            journal.close()
+            save(learner, state)
+            journal_of(state).unlink(missing_ok=True)
 
 
 def row_of(passed: Passed, id: str, group: str | None = None) -> Row | None:
@@ -151,7 +160,7 @@ def _ask(cascade: Cascade, number: int, ways: Sequence["_Way"], cost: Price) -> 
     requests = [way.asked.to(number) for way in ways]
     if requests:
         for way, answer in zip(ways, answers_of(engine, requests), strict=True):
-            way.take(number, answer, None if answer.error is not None else cost(engine, answer))
+            way.take(number, answer, cost(engine, answer))
 
 
 class _Way:
@@ -177,13 +186,14 @@ class _Way:
         score, error = None, generation.error
         if error is None and stage.score is not None:
             try:
-                if answer.token_logprobs == ():
-                    error = f"{name}: it wrote nothing to be sure of."
+                if answer.failed:
+                    error = nothing(name)
                 else:
                     score = confidence(stage, answer)
             except EngineError as missing:  # the rule is not met: no other stage makes that good
                 self._error = error = str(missing)
-        self._answers[number] = replace(answer, error=error)
+                answer = replace(answer, error=error)
+        self._answers[number] = answer
         attempt = Attempt(
             number,
             name,

@@ -5,6 +5,7 @@ The reader is strict: a log that is wrong in one line gives thresholds that are 
 
 import gzip
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
@@ -20,7 +21,7 @@ from featherweight.rows import read_rows, what
 
 FORMAT, VERSION = "featherweight-cascade-log", 1
 HEADER = ("format", "version", "metric", "models")
-ROW = ("id", "group", "split", "stages")
+ROW = ("id", "group", "split", "stages", "prompt_sha256")
 STAGE = (
     "model text quality token_logprobs usage seconds flops usd margins entropies ended error"
 ).split()
@@ -99,7 +100,8 @@ def row_json(row: Row) -> str:
                     "what is not known as None."
                 )
     data = {"id": row.id, "group": row.group, "split": row.split, "stages": stages}
-    return orjson.dumps(data).decode()
+    prompt = {} if row.prompt_sha256 is None else {"prompt_sha256": row.prompt_sha256}
+    return orjson.dumps(data | prompt).decode()
 
 
 def _numbers(value: Any) -> list[float]:
@@ -171,7 +173,10 @@ def _row(line: Line, metric: Metric, models: Sequence[str]) -> Row:
         if not isinstance(stage, dict):
             _fail(where, f"it is {what(stage)}", "write an object")
         answers.append(_answer(Line(stage, where), metric, model))
-    return Row(line.key("id"), line.key("group"), split, tuple(answers))
+    prompt = line.data.get("prompt_sha256")
+    if prompt is not None and not re.fullmatch("[0-9a-f]{64}", str(prompt)):
+        _fail(line.where, "'prompt_sha256' is no sha256", "write 64 hexadecimal digits or null")
+    return Row(line.key("id"), line.key("group"), split, tuple(answers), prompt)
 
 
 def _answer(stage: Line, metric: Metric, model: str) -> Answer:

@@ -14,8 +14,8 @@ from featherweight.cascade.calibration import Calibration
 from featherweight.cascade.curve import curve
 from featherweight.cascade.fit import Kind, fit_rule
 from featherweight.cascade.learned import Learned, Target
-from featherweight.cascade.learned_json import Reader
 from featherweight.cascade.log import read_log
+from featherweight.cascade.reader import Reader
 from featherweight.cascade.rule import DeferralRule, StageRule, alternatives
 from featherweight.cascade.rule_file import STAGE, read_stage
 from featherweight.cascade.sample import Cost, Sample, sample
@@ -32,6 +32,8 @@ LEARNED: Mapping[str, tuple[Kind, Target]] = {
     "linear-right": ("linear", "right"),
 }
 """Rules that are learned on the fit split; `right` is the control that looks at one model only."""
+MORE = ("no-end", "isotonic")
+"""What may follow a learned rule's name: the end token left out, isotonic knots."""
 
 
 def read_logs(paths: Sequence[Path]) -> Log:
@@ -130,7 +132,8 @@ def part_of(log: Log, split: Split) -> Log:
 def chosen(log: Log, names: Sequence[str], seed: int) -> list[Score | Learned]:
     """A score for every stage but the last, by name: one for all, or one each.
 
-    Names are those of `Score.parse` and `LEARNED`. Raises `CascadeError` as they do.
+    Names are those of `Score.parse`, and of `LEARNED` with `MORE` behind commas. Raises
+    `CascadeError` as those do.
     """
     number = len(log.models) - 1
     if len(names) not in (1, number):
@@ -140,20 +143,37 @@ def chosen(log: Log, names: Sequence[str], seed: int) -> list[Score | Learned]:
     wanted = list(names) * number if len(names) == 1 else list(names)
     found: list[Score | Learned] = []
     for stage, name in enumerate(wanted):
-        if name in LEARNED:
-            kind, target = LEARNED[name]
-            found.append(fit_rule(part_of(log, "fit"), stage, kind, target, seed))
+        if is_learned(name):
+            kind, *more = name.split(",")
+            found.append(
+                fit_rule(
+                    part_of(log, "fit"),
+                    stage,
+                    *LEARNED[kind],
+                    seed,
+                    end="no-end" not in more,
+                    calibrate="isotonic" in more,
+                )
+            )
         else:
             found.append(_plain(name))
     return found
+
+
+def is_learned(name: str) -> bool:
+    """Whether the score of this name is learned on the fit split."""
+    kind, *more = name.split(",")
+    return kind in LEARNED and sorted(set(more) & set(MORE)) == sorted(more)
 
 
 def _plain(name: str) -> Score:
     try:
         return Score.parse(name)
     except CascadeError as error:
-        learned = ", ".join(LEARNED)
-        raise CascadeError(f"{str(error)[:-1]}; or one that is learned: {learned}.") from None
+        learned, more = ", ".join(LEARNED), " or ".join(f",{one}" for one in MORE)
+        raise CascadeError(
+            f"{str(error)[:-1]}; or one that is learned: {learned}, each with {more} behind it."
+        ) from None
 
 
 def scored(log: Log, scores: Sequence[Score | Learned]) -> Sample:

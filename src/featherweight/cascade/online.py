@@ -152,10 +152,14 @@ class Learner:
     def observe(self, course: Course) -> None:
         """A request is done, they are observed in order; after a batch there is a lesson."""
         assert course.number == self.requests and course.next is None
+        self.add(course.seen, course.event, course.checked)
+
+    def add(self, seen: Seen, event: Event | None, checked: tuple[float, float] | None) -> None:
+        """What `observe` takes of a course."""
         self.requests += 1
-        if course.checked is not None:
-            self.audit.add(*course.checked)
-        self.pending.append((course.seen, course.event))
+        if checked is not None:
+            self.audit.add(*checked)
+        self.pending.append((seen, event))
         if self.requests % BATCH == 0:
             self._learn()
 

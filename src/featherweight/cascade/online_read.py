@@ -1,9 +1,5 @@
 """A learner's state from plain JSON data of unknown origin, checked piece by piece."""
 
-import math
-from collections.abc import Mapping
-from typing import Any, NoReturn
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,176 +7,128 @@ from featherweight.cascade.events import Audit, Event, Moments, Seen, Try
 from featherweight.cascade.hashing import SIZE, Words
 from featherweight.cascade.logistic import FIRST, Logistic
 from featherweight.cascade.online import BATCH, MEMORY, MOST, Learner
+from featherweight.cascade.reader import Reader
 from featherweight.cascade.types import Floats
 
-
-class WrongError(Exception):
-    """What is wrong with a state, and where."""
+CHECKED = "format version promise about settings".split()  # by who opened the file
 
 
-def fill(learner: Learner, data: Mapping[str, Any]) -> None:
-    """Give a new learner the state in `data`; raises `WrongError` for what is none."""
-    learner.requests = _count(data, "requests")
-    for item in _list(data, "labels", MOST):
-        if not (isinstance(item, list) and len(item) == 2 and all(map(_is_text, item))):
-            raise WrongError("'labels' holds something else than pairs of texts")
-        learner.labels.append((item[0], item[1]))
+def fill(learner: Learner, top: Reader) -> None:
+    """Give a new learner the state in `top`; raises `CascadeError`, with the place, for none."""
+    known = "requests labels student judges gates scores costs audit memory pending"
+    top.keys(*CHECKED, *known.split())
+    learner.requests = top.count("requests")
+    for number, item in enumerate(top.items("labels", most=MOST)):
+        learner.labels.append(_pair(top, f"labels[{number}]", item))
         learner.student.add_output()
     if len(dict(learner.labels)) < len(learner.labels):
-        raise WrongError("a label stands twice in 'labels'")
-    _read_model(learner.student, _object(data, "student"), "student")
+        raise top.wrong("labels", "has a label twice", "take one out")
+    _read_model(learner.student, top.part("student"))
     for name, models in (("judges", learner.judges), ("gates", learner.gates)):
-        for model, part in zip(models, _objects(data, name, len(models)), strict=True):
-            _read_model(model, part, name)
-    learner.scores = [_moments(d, "scores") for d in _objects(data, "scores", len(learner.scores))]
-    learner.costs = [_moments(d, "costs") for d in _objects(data, "costs", learner.stages)]
-    audit = _object(data, "audit")
-    weight, agreed = (_number(audit, name, "audit") for name in ("weight", "agreed"))
-    learner.audit = Audit(_count(audit, "n"), weight, agreed)
-    for item in _list(data, "memory", MEMORY):
-        learner.memory.append(_read_event(learner, item, "memory"))
-    for item in _list(data, "pending", BATCH - 1):
-        seen, event = _seen(learner, _object(item, "seen")), item.get("event")
-        learner.pending.append((seen, event and _read_event(learner, event, "pending")))
-    if len(learner.pending) != learner.requests % BATCH:
-        raise WrongError(f"{len(learner.pending)} in 'pending' after {learner.requests} requests")
+        for model, part in zip(models, top.parts(name, len(models)), strict=True):
+            _read_model(model, part)
+    learner.scores = [_moments(part) for part in top.parts("scores", len(learner.scores))]
+    learner.costs = [_moments(part) for part in top.parts("costs", learner.stages)]
+    audit = top.part("audit")
+    audit.keys("n", "weight", "agreed")
+    learner.audit = Audit(audit.count("n"), audit.number("weight"), audit.number("agreed"))
+    top.items("memory", most=MEMORY)
+    learner.memory.extend(_read_event(learner, part) for part in top.parts("memory"))
+    for part in top.parts("pending", learner.requests % BATCH):
+        part.keys("seen", "event")
+        learner.pending.append(_observed(learner, part))
 
 
-def _read_model(model: Logistic, data: Mapping[str, Any], where: str) -> None:
-    if data.get("outputs") != model.outputs:
-        raise WrongError(f"'{where}' has {data.get('outputs')} outputs, not {model.outputs}")
-    places = _places(data, len(model.weights), where)
-    wanted = (len(places), model.outputs)
-    model.weights[places] = _numbers(data, "weights", wanted, where)
-    squares = _numbers(data, "squares", wanted, where)
+def add(learner: Learner, line: Reader) -> None:
+    """Have `learner` observe what a journal's line says; raises `CascadeError` as `fill`."""
+    line.keys("seen", "event", "checked")
+    checked = None
+    if line.data["checked"] is not None:
+        checked = (line.numbers("checked", 2)[0], line.numbers("checked", 2)[1])
+    learner.add(*_observed(learner, line), checked)
+
+
+def _observed(learner: Learner, part: Reader) -> tuple[Seen, Event | None]:
+    event = None if part.data["event"] is None else _read_event(learner, part.part("event"))
+    return _seen(learner, part.part("seen")), event
+
+
+def _read_model(model: Logistic, part: Reader) -> None:
+    part.keys("outputs", "places", "weights", "squares")
+    if part.count("outputs") != model.outputs:
+        raise part.wrong("outputs", f"is {part.data['outputs']}", f"write {model.outputs}")
+    places = _places(part, len(model.weights))
+    model.weights[places] = _table(part, "weights", (len(places), model.outputs))
+    squares = _table(part, "squares", (len(places), model.outputs))
     if (squares < FIRST).any():
-        raise WrongError(f"'squares' of '{where}' holds a number below {FIRST}")
+        raise part.wrong("squares", f"holds a number below {FIRST}", f"write {FIRST} or more")
     model.squares[places] = squares
 
 
-def _read_event(learner: Learner, data: object, where: str) -> Event:
-    event = _as_object(data, where)
-    places = _places(event, SIZE, where)
-    counts = _numbers(event, "counts", (len(places),), where)
+def _read_event(learner: Learner, part: Reader) -> Event:
+    part.keys("places", "counts", "label", "guess", "sure", "weight", "tries")
+    places = _places(part, SIZE)
+    counts = _table(part, "counts", (len(places),))
     if (counts != np.round(counts)).any() or (counts == 0).any():
-        raise WrongError(f"'counts' of '{where}' holds something else than whole numbers")
+        raise part.wrong("counts", "holds something else than whole numbers", "write those")
     tries: list[Try | None] = []
-    for item in _list(event, "tries", learner.stages - 1, learner.stages - 1):
-        if item is None:
-            tries.append(None)
-            continue
-        part = _as_object(item, where)
-        names = ("score", "backing", "agreement", "weight")
-        one = Try(*(_number(part, name, where) for name in names))
-        if not (0 <= one.agreement <= 1 and one.weight >= 1):
-            raise WrongError(f"'{where}' has an agreement outside 0 to 1 or a weight below 1")
-        tries.append(one)
-    weight = _number(event, "weight", where)
-    if weight < 1:
-        raise WrongError(f"'{where}' has a weight below 1")
-    return Event(
-        Words(places, counts.astype(np.int64)),
-        _text(event, "label", where),
-        _text(event, "guess", where),
-        _number(event, "sure", where),
-        weight,
-        tuple(tries),
+    for number, item in enumerate(part.items("tries", learner.stages - 1)):
+        one = Reader(item or {}, f"{part.where}.tries[{number}]", part.again)
+        tries.append(None if item is None else _read_try(one))
+    label, guess = (None if part.data[k] is None else part.text(k) for k in ("label", "guess"))
+    words = Words(places, counts.astype(np.int64))
+    return Event(words, label, guess, part.number("sure"), part.within("weight", 1), tuple(tries))
+
+
+def _read_try(part: Reader) -> Try:
+    part.keys("score", "backing", "agreement", "weight")
+    score, backing = part.number("score"), part.number("backing")
+    return Try(score, backing, part.within("agreement", 0, 1), part.within("weight", 1))
+
+
+def _seen(learner: Learner, part: Reader) -> Seen:
+    part.keys("scores", "costs", "said")
+    said = part.data["said"]
+    return Seen(
+        _known(part, "scores", learner.stages - 1),
+        _known(part, "costs", learner.stages),
+        None if said is None else _pair(part, "said", said),
     )
 
 
-def _seen(learner: Learner, data: Mapping[str, Any]) -> Seen:
-    found = []
-    for name, size in (("scores", learner.stages - 1), ("costs", learner.stages)):
-        items = _list(data, name, size, size)
-        for item in items:
-            if item is not None and not _is_number(item):
-                raise WrongError(f"'{name}' of 'pending' holds something else than numbers")
-        found.append(tuple(None if item is None else float(item) for item in items))
-    said = data.get("said")
-    if said is not None and not (
-        isinstance(said, list) and len(said) == 2 and all(map(_is_text, said))
-    ):
-        raise WrongError("'said' of 'pending' is no pair of texts")
-    return Seen(found[0], found[1], None if said is None else (said[0], said[1]))
+def _known(part: Reader, name: str, size: int) -> tuple[float | None, ...]:
+    """Numbers, `None` where one is not known."""
+    items = enumerate(part.items(name, size))
+    return tuple(None if item is None else part.finite(f"{name}[{i}]", item) for i, item in items)
 
 
-def _moments(data: Mapping[str, Any], where: str) -> Moments:
-    squares = _number(data, "squares", where)
-    if squares < 0:
-        raise WrongError(f"'squares' of '{where}' is below 0")
-    return Moments(_count(data, "n"), _number(data, "mean", where), squares)
-
-
-def _places(data: Mapping[str, Any], size: int, where: str) -> NDArray[np.intp]:
-    items = _list(data, "places", size)
-    if not all(type(item) is int and 0 <= item < size for item in items):
-        raise WrongError(f"'places' of '{where}' holds something else than 0 to {size - 1}")
-    found = np.array(items, dtype=np.intp)
-    if (np.diff(found) <= 0).any():
-        raise WrongError(f"'places' of '{where}' do not rise")
-    return found
-
-
-def _numbers(data: Mapping[str, Any], name: str, shape: tuple[int, ...], where: str) -> Floats:
-    try:
-        found = np.array(data.get(name), dtype=np.float64).reshape(shape)
-    except (TypeError, ValueError):
-        _wrong(name, where, f"no table of {' x '.join(map(str, shape))} numbers")
-    if not np.isfinite(found).all():
-        _wrong(name, where, "not finite everywhere")
-    return found
-
-
-def _number(data: Mapping[str, Any], name: str, where: str) -> float:
-    value = data.get(name)
-    if not _is_number(value):
-        _wrong(name, where, "no finite number")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _count(data: Mapping[str, Any], name: str) -> int:
-    value = data.get(name)
-    if type(value) is not int or value < 0:
-        raise WrongError(f"'{name}' is no whole number from 0")
-    return value
-
-
-def _text(data: Mapping[str, Any], name: str, where: str) -> str | None:
-    value = data.get(name)
-    if value is not None and not _is_text(value):
-        _wrong(name, where, "no text")
-    return value
-
-
-def _object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return _as_object(data.get(name) if isinstance(data, Mapping) else None, name)
-
-
-def _as_object(data: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(data, dict):
-        raise WrongError(f"'{where}' holds something that is no object")
-    return data
-
-
-def _objects(data: Mapping[str, Any], name: str, size: int) -> list[Mapping[str, Any]]:
-    return [_as_object(item, name) for item in _list(data, name, size, size)]
-
-
-def _list(data: Mapping[str, Any], name: str, most: int, least: int = 0) -> list[Any]:
-    value = data.get(name)
-    if not isinstance(value, list) or not least <= len(value) <= most:
-        number = f"{least} to {most}" if least < most else str(most)
-        raise WrongError(f"'{name}' is no list of {number}")
-    return value
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+def _pair(part: Reader, name: str, value: object) -> tuple[str, str]:
+    if not (isinstance(value, list) and len(value) == 2 and all(map(_is_text, value))):
+        raise part.wrong(name, "is no pair of texts", "write two")
+    return value[0], value[1]
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _wrong(name: str, where: str, what: str) -> NoReturn:
-    raise WrongError(f"'{name}' of '{where}' is {what}")
+def _moments(part: Reader) -> Moments:
+    part.keys("n", "mean", "squares")
+    return Moments(part.count("n"), part.number("mean"), part.within("squares", 0))
+
+
+def _places(part: Reader, size: int) -> NDArray[np.intp]:
+    found = part.integers("places", None, 0, size - 1)
+    part.rising("places", found, strictly=True)
+    return np.array(found, dtype=np.intp)
+
+
+def _table(part: Reader, name: str, shape: tuple[int, ...]) -> Floats:
+    try:
+        found = np.array(part.data[name], dtype=np.float64).reshape(shape)
+    except (TypeError, ValueError):
+        size = " x ".join(map(str, shape))
+        raise part.wrong(name, f"is no table of {size} numbers", "write one") from None
+    if not np.isfinite(found).all():
+        raise part.wrong(name, "is not finite everywhere", "write finite numbers")
+    return found

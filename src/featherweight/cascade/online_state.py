@@ -4,6 +4,7 @@ Plain numbers, and the labels; of questions only hashed words. Numbers keep thei
 other models, of another rule or with other settings is refused: what it learned is about those.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import Any
 import numpy as np
 import orjson
 
-from featherweight.cascade.events import Event
+from featherweight.cascade.course import Course
+from featherweight.cascade.events import Event, Seen
 from featherweight.cascade.hashing import BITS
+from featherweight.cascade.journal import journal_of, read_journal
 from featherweight.cascade.logistic import FIRST, Logistic
 from featherweight.cascade.online import BATCH, Learner, Settings
-from featherweight.cascade.online_read import WrongError, fill
+from featherweight.cascade.online_read import add, fill
+from featherweight.cascade.reader import Reader
 from featherweight.errors import CascadeError
 from featherweight.files import write_atomic
 
@@ -31,7 +35,7 @@ def resume(
     centres: Sequence[float | None] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Learner:
-    """The learner in the file at `path`, a new one where there is no such file.
+    """The learner in the file at `path` and its journal, a new one where there is no such file.
 
     Raises `CascadeError` for a file that is no state, or one of other stages, settings or `about`.
     """
@@ -47,16 +51,36 @@ def resume(
     except orjson.JSONDecodeError as error:
         raise CascadeError(f"{path} is not JSON ({error}); {NEW}.") from None
     _check_for(data, learner, path)
-    try:
-        fill(learner, data)
-    except WrongError as error:
-        raise CascadeError(f"{path}: {error}; put a whole copy back or {NEW}.") from None
+    fill(learner, Reader(data, str(path), f"put a whole copy back, or {NEW}"))
+    again = "remove the file, and with it what was learned since the state was written"
+    for number, line in enumerate(read_journal(path, _sha256(raw)), 2):
+        where = f"{journal_of(path)} line {number}"
+        try:
+            data = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise CascadeError(f"{where} is not JSON ({error}); {again}.") from None
+        add(learner, Reader(data, where, again))
     return learner
 
 
-def save(learner: Learner, path: Path) -> None:
-    """Write the state; the old one stays until the new one is whole. Raises `OutputError`."""
-    write_atomic(path, orjson.dumps(to_json(learner), option=orjson.OPT_SERIALIZE_NUMPY))
+def save(learner: Learner, path: Path) -> str:
+    """Write the state; the old one stays until the new one is whole. Returns its sha256.
+
+    Raises `OutputError`.
+    """
+    raw = orjson.dumps(to_json(learner), option=orjson.OPT_SERIALIZE_NUMPY)
+    write_atomic(path, raw)
+    return _sha256(raw)
+
+
+def line_of(course: Course) -> bytes:
+    """A line of a journal: what a learner observes of `course`."""
+    data = {**_observed(course.seen, course.event), "checked": course.checked}
+    return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _sha256(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
 
 
 def to_json(learner: Learner) -> dict[str, Any]:
@@ -76,10 +100,7 @@ def to_json(learner: Learner) -> dict[str, Any]:
         "costs": [asdict(one) for one in learner.costs],
         "audit": asdict(learner.audit),
         "memory": [_event(event) for event in learner.memory],
-        "pending": [
-            {"seen": asdict(seen), "event": event and _event(event)}
-            for seen, event in learner.pending
-        ],
+        "pending": [_observed(seen, event) for seen, event in learner.pending],
     }
 
 
@@ -97,6 +118,10 @@ def _model(model: Logistic) -> dict[str, Any]:
         "weights": model.weights[places],
         "squares": model.squares[places],
     }
+
+
+def _observed(seen: Seen, event: Event | None) -> dict[str, Any]:
+    return {"seen": asdict(seen), "event": event and _event(event)}
 
 
 def _event(event: Event) -> dict[str, Any]:

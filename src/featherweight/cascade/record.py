@@ -13,13 +13,14 @@ from typing import Any
 import orjson
 
 from featherweight.cascade.answers import answer_of
+from featherweight.cascade.asking import prompt_key
 from featherweight.cascade.log import read_log, write_log
 from featherweight.cascade.rule import Decoding
 from featherweight.cascade.stages import facts
 from featherweight.cascade.types import SPLITS, Answer, Log, Metric, Row, Split
 from featherweight.engines import Generation, Request, TopLogprob, load_engine
 from featherweight.errors import CascadeError
-from featherweight.evaluate.cost import Price
+from featherweight.evaluate.cost import Cost, Price
 from featherweight.evaluate.predictions import Reference
 from featherweight.evaluate.score import METRICS, measure
 from featherweight.tasks import Example, Report, Task, evaluate
@@ -108,7 +109,13 @@ def joined(
     groups = [example.group or example.id for example in task.examples]
     splits = dict.fromkeys(groups, part) if part else dealt(groups, seed)
     rows = tuple(
-        Row(example.id, group, splits[group], tuple(s.answers[example.id] for s in stages))
+        Row(
+            example.id,
+            group,
+            splits[group],
+            tuple(s.answers[example.id] for s in stages),
+            prompt_key(example.prompt),
+        )
         for example, group in zip(task.examples, groups, strict=True)
     )
     extra = {
@@ -180,7 +187,10 @@ def answers_of_run(
     by_id = {example.id: example for example in task.examples}
     quality = _qualities([by_id[row["id"]] for row in rows], rows, metric)
     items = report.cost.items
-    found = {id: Answer(spec, "", error=report.failed.get(id, "not answered")) for id in by_id}
+    found = {
+        id: _failed(spec, report.failed.get(id, "not answered"), report.lost.get(id))
+        for id in by_id
+    }
     for number, row in enumerate(rows):
         found[row["id"]] = replace(
             answer_of(*_generation(task, row)),
@@ -191,6 +201,22 @@ def answers_of_run(
             usd=None if items.usd is None else float(items.usd[number]),
         )
     return found
+
+
+def _failed(spec: str, error: str, lost: Cost | None) -> Answer:
+    """An answer that failed, with what was paid for it."""
+    if lost is None:
+        return Answer(spec, "", error=error)
+    return Answer(
+        spec,
+        "",
+        prompt_tokens=lost.prompt_tokens or 0,
+        completion_tokens=lost.completion_tokens or 0,
+        seconds=lost.seconds_total,
+        flops=lost.flops,
+        usd=lost.usd,
+        error=error,
+    )
 
 
 def _qualities(examples: list[Example], rows: list[dict[str, Any]], metric: str) -> list[float]:

@@ -20,7 +20,7 @@ from featherweight.cascade.hashing import Words, hashed
 from featherweight.cascade.learned import Learned
 from featherweight.cascade.online import Learner
 from featherweight.cascade.scores import Score, score_answers
-from featherweight.cascade.types import Answer, Floats, Log
+from featherweight.cascade.types import Floats, Log
 from featherweight.engines.types import Prompt
 from featherweight.errors import CascadeError
 from featherweight.tasks import Example
@@ -43,7 +43,7 @@ def question(prompt: Prompt) -> str:
 class Stream:
     """A log with its questions: per row the words and the choices; tables [rows, stages].
 
-    `quality` is from 0 to 1, 0 where an answer failed, `agreement` is with the last stage. `unit`
+    `quality` is from 0 to 1, 0 where there is an error, `agreement` is with the last stage. `unit`
     is a mean cost of the last stage. Made by `stream`.
     """
 
@@ -100,7 +100,9 @@ def stream(
         agreement=np.array(
             [
                 [
-                    0.0 if failed(a) else agreement(a.text, row.stages[-1].text, example.choices)
+                    0.0
+                    if a.error is not None
+                    else agreement(a.text, row.stages[-1].text, example.choices)
                     for a in row.stages
                 ]
                 for row, example in zip(log.rows, asked, strict=True)
@@ -109,15 +111,10 @@ def stream(
     )
 
 
-def failed(answer: Answer) -> bool:
-    """Whether there is nothing to score: an error, or no token at all."""
-    return answer.error is not None or answer.token_logprobs == ()
-
-
 def _scores(log: Log, stage: int, score: Score | Learned) -> Floats:
     """[rows]; -inf where it failed."""
     found = np.full(len(log.rows), -np.inf)
-    there = [n for n, row in enumerate(log.rows) if not failed(row.stages[stage])]
+    there = [n for n, row in enumerate(log.rows) if not row.stages[stage].failed]
     answers = [log.rows[n].stages[stage] for n in there]
     found[there] = score_answers(score, answers, [log.rows[n].id for n in there])
     return found
@@ -229,11 +226,12 @@ def _course(found: Stream, learner: Learner, row: int, asked: NDArray[np.bool_])
     while (stage := course.next) is not None:
         asked[stage] = True
         last = stage == len(answers) - 1
-        if not last and failed(answers[stage]):
-            course.take(None, None, None)
+        cost = float(found.cost[row, stage])
+        if not last and answers[stage].failed:
+            course.take(None, None, cost or None)  # 0 where nobody knows
         else:
             score = None if last else float(found.scores[row, stage])
-            course.take(answers[stage].text, score, float(found.cost[row, stage]))
+            course.take(answers[stage].text, score, cost)
     learner.observe(course)
     return course
 
@@ -243,7 +241,7 @@ def _quality(found: Stream, row: int, text: str) -> float | None:
     example = found.examples[row]
     said = label(text, example.choices)
     for stage, answer in enumerate(found.log.rows[row].stages):
-        if not failed(answer) and said is not None and label(answer.text, example.choices) == said:
+        if not answer.failed and said is not None and label(answer.text, example.choices) == said:
             return float(found.quality[row, stage])
     if example.choices and "answer" in example.meta:
         return float(picked(text, example.choices) == example.meta["answer"])

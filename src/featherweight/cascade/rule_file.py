@@ -5,7 +5,6 @@ its place.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from numbers import Real
@@ -15,7 +14,7 @@ from typing import Any, cast, get_args
 import orjson
 
 from featherweight.cascade.learned import Learned
-from featherweight.cascade.learned_json import Reader
+from featherweight.cascade.reader import Reader
 from featherweight.cascade.rule import Decoding, DeferralRule, StageRule, alternatives
 from featherweight.cascade.scores import Score
 from featherweight.cascade.types import Metric, Threshold
@@ -115,18 +114,18 @@ def rule_from(data: object, where: str) -> DeferralRule:
     kind = promise.one_of("kind", PROMISES)
     _plain(promise.data, promise.where)
     if kind == "quality":
-        _within(promise, "epsilon", 0, math.inf)
-        _within(promise, "delta", 0, 1)
+        promise.within("epsilon", 0)
+        promise.within("delta", 0, 1)
     curve = tuple(point.data for point in top.parts("curve"))
     _plain(list(curve), f"{where}.curve")
-    groups = _count(top, "groups", 1)
+    groups = top.count("groups", 1)
     return DeferralRule(
         stages,
         _metric(top.part("metric")),
         promise.data,
-        _count(top, "n", groups),
+        top.count("n", groups),
         groups,
-        _hash(top, "data_sha256"),
+        top.sha256("data_sha256"),
         curve,
     )
 
@@ -136,10 +135,10 @@ def read_stage(part: Reader, last: bool) -> StageRule:
     part.keys(*STAGE, "score", "threshold")
     engine = cast(Kind, part.one_of("engine", get_args(Kind)))
     identity = part.part("identity")
-    _text(identity, "spec")
+    identity.text("spec")
     _plain(identity.data, identity.where)
     if engine != "openai":  # a server tells no weights; all others are known by theirs
-        _hash(identity, "weights")
+        identity.sha256("weights")
     decoding = part.part("decoding")
     decoding.keys("temperature", "stop")
     score, threshold, template = (part.data[k] for k in ("score", "threshold", "template_sha256"))
@@ -153,14 +152,14 @@ def read_stage(part: Reader, last: bool) -> StageRule:
             if part.data[name] is None:
                 raise part.wrong(name, "is null", "only the last stage has none, so calibrate")
         found = _score(part, score)
-    top_logprobs = _count(part, "top_logprobs", 0 if found is None else alternatives(found))
+    top_logprobs = part.count("top_logprobs", 0 if found is None else alternatives(found))
     return StageRule(
-        model=_text(part, "model"),
+        model=part.text("model"),
         engine=engine,
         identity=identity.data,
-        template_sha256=None if template is None else _hash(part, "template_sha256"),
-        max_tokens=_count(part, "max_tokens", 1),
-        decoding=Decoding(_within(decoding, "temperature", 0, math.inf), _texts(decoding, "stop")),
+        template_sha256=None if template is None else part.sha256("template_sha256"),
+        max_tokens=part.count("max_tokens", 1),
+        decoding=Decoding(decoding.within("temperature", 0), decoding.texts("stop")),
         top_logprobs=top_logprobs,
         score=found,
         threshold=None if threshold is None else _threshold(part.part("threshold")),
@@ -179,7 +178,7 @@ def _score(part: Reader, data: object) -> Score | Learned:
 def _threshold(part: Reader) -> Threshold:
     part.keys("value", "tie", "seed")
     value = part.number("value")
-    return Threshold(value, _within(part, "tie", 0, 1), _count(part, "seed", 0))
+    return Threshold(value, part.within("tie", 0, 1), part.count("seed", 0))
 
 
 def _metric(part: Reader) -> Metric:
@@ -189,44 +188,7 @@ def _metric(part: Reader) -> Metric:
         raise part.wrong(
             "high", f"is {high:g}, not above low ({low:g})", "write the metric's range"
         )
-    return Metric(_text(part, "name"), low, high)
-
-
-def _text(part: Reader, name: str) -> str:
-    value = part.data.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise part.wrong(name, "is no text", "write it")
-    return value
-
-
-def _texts(part: Reader, name: str) -> tuple[str, ...]:
-    value = part.data[name]
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise part.wrong(name, "is no list of texts", 'write ["one"] or []')
-    return tuple(value)
-
-
-def _count(part: Reader, name: str, least: int) -> int:
-    value = part.data[name]
-    if type(value) is not int or value < least:
-        raise part.wrong(name, f"is {value!r}", f"write a whole number from {least}")
-    return value
-
-
-def _within(part: Reader, name: str, low: float, high: float) -> float:
-    if name not in part.data:
-        raise part.wrong(name, "is missing", "write it")
-    value = part.number(name)
-    if not low <= value <= high:
-        raise part.wrong(name, f"is {value:g}", f"write a number from {low:g} to {high:g}")
-    return value
-
-
-def _hash(part: Reader, name: str) -> str:
-    value = part.data.get(name)
-    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
-        raise part.wrong(name, "is no sha256", "write its 64 hexadecimal digits")
-    return value
+    return Metric(part.text("name"), low, high)
 
 
 def _plain(value: object, where: str) -> None:

@@ -18,7 +18,6 @@ from featherweight.cascade.tokens import (
     between,
     between_one,
     feature_rows,
-    no_tokens,
     positions,
     value,
 )
@@ -93,10 +92,9 @@ class Running:
     def final(self, ended: bool) -> float:
         """The score of the answer as it stands, same bits as `score_answers`.
 
-        `ended`: the last token is the end token. Raises `CascadeError` where there is none.
+        `ended`: the last token is the end token. There has to be one.
         """
-        if not self._n:
-            raise no_tokens(self._model)
+        assert self._n, "an answer without tokens has no score, see `Answer.failed`"
         drop = ended and not self._score.end and self._n > 1
         n = self._n - drop
         total = self._before if drop else self._total

@@ -22,7 +22,8 @@ class Sample:
     """Rows of a log with a score for every answer but the last stage's.
 
     `scores` is [n, stages - 1], -inf where the answer failed: it is always passed on. `quality` is
-    [n, stages], the metric's low where it failed: no answer is worth the least. Made by `sample`.
+    [n, stages], the metric's low where there is an error: no answer is worth the least. Made by
+    `sample`.
     """
 
     log: Log
@@ -78,7 +79,8 @@ def sample(log: Log, scores: ArrayLike) -> Sample:
     """The rows of `log` with their `scores` [rows, stages - 1] (higher: more to be trusted).
 
     What stands for an answer that failed is not looked at. Raises `CascadeError`, naming the row,
-    for another score that is NaN and where the last stage failed: nothing says what was lost there.
+    for another score that is NaN and for an error of the last stage: nothing says what was lost
+    there.
     """
     table = np.array(scores, dtype=np.float64)
     table = table[:, None] if table.ndim == 1 else table
@@ -88,22 +90,23 @@ def sample(log: Log, scores: ArrayLike) -> Sample:
     if not log.rows:
         raise CascadeError("the log has no rows in this split; give it some.")
     quality = log.quality()
-    failed = np.isnan(quality)
-    if failed[:, -1].any():
-        row = log.rows[int(failed[:, -1].argmax())]
+    failed = np.array([[answer.failed for answer in row.stages[:-1]] for row in log.rows])
+    missing = np.isnan(quality)
+    if missing[:, -1].any():
+        row = log.rows[int(missing[:, -1].argmax())]
         raise CascadeError(
             f"row {row.id!r}: the last stage, {log.models[-1]}, failed ({row.stages[-1].error}), "
             "so nothing says what was lost there; ask it again or take the row out."
         )
-    table[failed[:, :-1]] = -math.inf
-    bad = np.isnan(table) | (np.isinf(table) & ~failed[:, :-1])
+    table[failed] = -math.inf
+    bad = np.isnan(table) | (np.isinf(table) & ~failed)
     if bad.any():
         number, stage = np.argwhere(bad)[0]
         raise CascadeError(
             f"row {log.rows[number].id!r}: the score of stage {stage} is {table[number, stage]}; a "
             "score is a finite number, see what made it."
         )
-    return Sample(log, table, np.where(failed, log.metric.low, quality))
+    return Sample(log, table, np.where(missing, log.metric.low, quality))
 
 
 def answering(
@@ -127,5 +130,5 @@ def defers(scores: Floats, threshold: Threshold, keys: Sequence[str]) -> NDArray
 
 
 def keys(log: Log) -> tuple[str, ...]:
-    """What decides ties: the rows' ids."""
-    return tuple(row.id for row in log.rows)
+    """What decides ties: the prompt's hash, as in a running cascade; the id where there is none."""
+    return tuple(row.prompt_sha256 or row.id for row in log.rows)

@@ -90,18 +90,17 @@ def blocks(
 ) -> Iterator[Block]:
     """All answers that did not fail, block by block, short ones first.
 
-    Without `end` a last token that is the end token is left out, unless it is the only one: an
-    empty answer is then as sure as its end. `ids` name the answers in errors; else they are
-    numbered from 1. Raises `CascadeError` for missing, empty or impossible numbers.
+    Without `end` a last token that is the end token is left out, unless it is the only one. `ids`
+    name the answers in errors; else they are numbered from 1. Raises `CascadeError` for missing or
+    impossible numbers.
     """
     lists: list[tuple[float, ...]] = []
     kept: list[int] = []
     for number, answer in enumerate(answers):
-        if answer.error is None:
+        if not answer.failed:
             tokens = getattr(answer, stream)
             if not tokens:
-                where = _where(answers, number, ids)
-                raise missing(stream, where) if tokens is None else no_tokens(where)
+                raise missing(stream, _where(answers, number, ids))
             lists.append(tokens)
             kept.append(number)
     if not kept:
@@ -199,13 +198,6 @@ def feature_rows(ordered: Floats, totals: Floats, lengths: NDArray[np.int64]) ->
 def missing(stream: Stream, where: str) -> CascadeError:
     name, advice = PLAIN[stream]
     return CascadeError(f"{where}: it has no {name}, and the score needs them; {advice}.")
-
-
-def no_tokens(where: str) -> CascadeError:
-    return CascadeError(
-        f"{where}: it has no tokens, so there is nothing to be sure of; log it with its end token, "
-        "or take the row out."
-    )
 
 
 def _impossible(stream: Stream, number: object, where: str) -> CascadeError:

@@ -21,7 +21,7 @@ class Answer:
     `token_logprobs` as in `Generation`; `margins` (probability of the likeliest token less that of
     the next) and `entropies` (nats) are per token too, where the engine gave top log-probabilities.
     `ended` says that the last of these is the end token's. `None` is "not known", never 0. An
-    answer that failed has `error`, no text and no quality.
+    answer with an `error` has no text and no quality.
     """
 
     model: str
@@ -38,15 +38,28 @@ class Answer:
     usd: float | None = None
     error: str | None = None
 
+    @property
+    def failed(self) -> bool:
+        """Whether there is nothing to trust: an error, or no text.
+
+        It is passed on whatever its score would be; only the last stage may say nothing. The text
+        decides and not the tokens: of "nothing" some engines give the end token, some give none.
+        """
+        return self.error is not None or not self.text.strip()
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One question with all stages' answers, cheapest first; `group` is the cluster."""
+    """One question with all stages' answers, cheapest first; `group` is the cluster.
+
+    `prompt_sha256` is what a running cascade knows the question by (`asking.prompt_key`).
+    """
 
     id: str
     group: str
     split: Split
     stages: tuple[Answer, ...]
+    prompt_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +112,7 @@ class Threshold:
     seed: int = 0
 
     def defers(self, score: float, key: str) -> bool:
-        """Whether the next stage is asked; `key` is the question's (its id, its prompt's hash)."""
+        """Whether the next stage is asked; `key` is the question's: its prompt's hash."""
         if score == self.value:
             return uniform(key, self.seed) < self.tie
         return score < self.value

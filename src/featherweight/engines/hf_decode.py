@@ -16,7 +16,7 @@ from featherweight.engines.hf_model import Model
 from featherweight.engines.hf_prompts import Encoded
 from featherweight.engines.hf_vocabulary import Vocabulary
 from featherweight.engines.text import TextHolder, repeats
-from featherweight.engines.types import Delta, FinishReason, Request, TopLogprob
+from featherweight.engines.types import Delta, FinishReason, Request, TopLogprob, Watcher
 
 
 @dataclass(eq=False)
@@ -27,11 +27,13 @@ class Row:
     request: Request
     prompt: Encoded
     strip_space: bool  # drop the space that SentencePiece puts before the first word
+    watch: Watcher | None = None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     tops: list[tuple[TopLogprob, ...]] = field(default_factory=list)
     written: int = 0
     pending: str = ""
+    sent: int = 0  # log-probabilities given out: only those of tokens that no stop string can cut
     finish: FinishReason | None = None
     error: str | None = None
     seconds: float = 0.0
@@ -55,11 +57,22 @@ class Row:
         kept = self.holder.tokens_kept()
         del self.ids[kept:], self.logprobs[kept:], self.tops[kept:]
 
-    def delta(self, first: int, end: int) -> Delta:
-        """The text that is certain and was not taken yet, with tokens `first` to `end`."""
+    def piece(self) -> Delta | None:
+        """The text that became certain since the last piece, with its tokens; `None`: there is none
+        yet, or the answer is done."""
+        return self.delta(self.holder.tokens_shown()) if self.open and self.pending else None
+
+    def delta(self, end: int) -> Delta:
+        """The text that is certain and was not taken yet, with the tokens to `end`."""
         text, self.pending = self.pending, ""
+        first, self.sent = self.sent, end
         tops = tuple(self.tops[first:end]) if self.request.top_logprobs else None
         return Delta(text, tuple(self.logprobs[first:end]), top_logprobs=tops)
+
+    def watched(self) -> None:
+        """Let the watch see what came; the answer is over where it says so."""
+        if self.watch is not None and (piece := self.piece()) is not None and self.watch(piece):
+            self.finish = "stop"
 
 
 def decode(model: Model, vocabulary: Vocabulary, rows: Sequence[Row]) -> Iterator[None]:

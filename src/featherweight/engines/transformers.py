@@ -21,7 +21,7 @@ from featherweight.engines.hf_score import Pair, score
 from featherweight.engines.hf_vocabulary import Vocabulary
 from featherweight.engines.text import check_context, check_request, split_beginning
 from featherweight.engines.threads import in_thread
-from featherweight.engines.types import Delta, Generation, Prompt, Request, failed
+from featherweight.engines.types import Delta, Generation, Prompt, Request, Watcher, failed
 from featherweight.errors import EngineError
 
 WINDOW = 256  # requests sorted by length together; bounds memory and keeps results coming
@@ -134,20 +134,26 @@ class TransformersEngine:
         self._opened()
         iterator = iter(requests)
         while window := list(islice(iterator, WINDOW)):
+            yield from self._generate_window([(request, None) for request in window])
+
+    def generate_watched(
+        self, requests: Sequence[Request], watches: Sequence[Watcher | None]
+    ) -> Iterator[Generation]:
+        """`generate`, where an answer that its watch stops leaves the batch; see `Watched`."""
+        self._opened()
+        iterator = iter(zip(requests, watches, strict=True))
+        while window := list(islice(iterator, WINDOW)):
             yield from self._generate_window(window)
 
     def stream(self, request: Request) -> Generator[Delta, None, None]:
         """Answer piece by piece; raises `EngineError` where `generate` would report."""
         model, row = self._opened(), self._row(0, request)
-        sent = 0  # log-probabilities given out: only those of tokens that no stop string can cut
         for _ in decode(model, self._vocabulary, [row]):
-            if row.open and row.pending:
-                certain = row.holder.tokens_shown()
-                yield row.delta(sent, certain)
-                sent = certain
+            if (piece := row.piece()) is not None:
+                yield piece
         if row.error is not None:
             raise EngineError(f"{self._name}: {row.error}")
-        yield replace(row.delta(sent, len(row.logprobs)), generation=self._generation(row))
+        yield replace(row.delta(len(row.logprobs)), generation=self._generation(row))
 
     def astream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """`stream` for an event loop; cancelling it stops after the token being computed."""
@@ -200,18 +206,21 @@ class TransformersEngine:
             raise EngineError(f"{self._name} is closed; open it again.")
         return self._model
 
-    def _generate_window(self, window: Sequence[Request]) -> Iterator[Generation]:
+    def _generate_window(
+        self, window: Sequence[tuple[Request, Watcher | None]]
+    ) -> Iterator[Generation]:
         done: dict[int, Generation] = {}
         rows = []
-        for index, request in enumerate(window):
+        for index, (request, watch) in enumerate(window):
             try:
-                rows.append(self._row(index, request))
+                rows.append(self._row(index, request, watch))
             except EngineError as error:
                 done[index] = failed(self._name, str(error))
         given = 0
         for batch in self._batches(rows):
             for _ in decode(self._opened(), self._vocabulary, batch):
-                pass
+                for row in batch:
+                    row.watched()
             done.update((row.index, self._generation(row)) for row in batch)
             while given in done:
                 yield done.pop(given)
@@ -231,7 +240,7 @@ class TransformersEngine:
                 list(alike), lambda r: (len(r.prompt), r.request.max_tokens), self._batch_tokens
             )
 
-    def _row(self, index: int, request: Request) -> Row:
+    def _row(self, index: int, request: Request, watch: Watcher | None = None) -> Row:
         check_request(self._name, request, blocks=True)
         prompt = self._prompts.encode(request.prompt)
         if not prompt.ids:
@@ -247,7 +256,8 @@ class TransformersEngine:
             starts = self._seq2seq
         else:
             starts = not split_beginning(request.prompt)[1]
-        return Row(index, request, prompt, self._vocabulary.words_begin_with_space and starts)
+        strip = self._vocabulary.words_begin_with_space and starts
+        return Row(index, request, prompt, strip, watch)
 
     def _generation(self, row: Row) -> Generation:
         if row.error is not None:

@@ -1,8 +1,8 @@
 """What every engine takes and gives: plain data, so that no caller asks which engine answers."""
 
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict
+from typing import Literal, Protocol, TypedDict, runtime_checkable
 
 FinishReason = Literal["stop", "length", "error"]
 
@@ -169,6 +169,24 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the model or the connections; safe to call twice."""
+        ...
+
+
+Watcher = Callable[[Delta], bool]
+"""Sees an answer's pieces as they become certain; true where it need not go on."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """An engine that can stop the answers of a batch one by one."""
+
+    def generate_watched(
+        self, requests: Sequence[Request], watches: Sequence[Watcher | None]
+    ) -> Iterator[Generation]:
+        """`generate`, with a watch for each request; one that it stopped holds what came till then.
+
+        The last piece of an answer that ends by itself is not shown.
+        """
         ...
 
 

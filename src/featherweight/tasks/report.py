@@ -1,8 +1,9 @@
 """One run from beginning to end: answer, score, count the cost, write it down."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,22 @@ from featherweight.tasks.run import Outcome, Progress, prompts_sha256, run_task,
 from featherweight.tasks.store import Store, locked
 from featherweight.tasks.types import Task
 
+USAGE = ("prompt_tokens", "completion_tokens", "seconds")
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """A run's figures and cost; `failed` examples, by id with the reason, are in neither.
 
-    `per_item` is what an item costs on average, in seconds, flops and usd as far as measured.
+    `per_item` is what an item costs on average, in seconds, flops and usd as far as measured;
+    `lost` is what each that failed in this part of the run took all the same.
     """
 
     results: Results
     cost: Cost
     per_item: Mapping[str, Estimate]
     failed: Mapping[str, str]
+    lost: Mapping[str, Cost] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: n, groups, missing, metrics, cost."""
@@ -81,17 +86,26 @@ def evaluate(
             store.close()
         rows = list(outcome.rows.values())
         found = results(task, outcome, seed)
-        spent = cost(
-            [_usage(row) for row in rows],
-            seconds_total=sum(row["wall"] for row in rows),
+        counted = partial(
+            cost,
             params=engine.params,
             attention_width=engine.attention_width,
             price=price,
             usd_per_hour=usd_per_hour,
+        )
+        spent = counted(
+            [_usage(row) for row in rows],
+            seconds_total=sum(row["wall"] for row in rows),
             peak_rss_bytes=_peak(store, "peak_rss_bytes", peak_rss()),
             peak_vram_bytes=_peak(store, "peak_vram_bytes", peak_vram()),
         )
-        report = Report(found, spent, _per_item(task, outcome, spent, seed), outcome.failed)
+        lost = {
+            # of what failed nobody counts more tokens than those told, which may be none
+            id: counted([Usage(*(row[k] for k in USAGE))], seconds_total=row["wall"])
+            for id, row in outcome.lost.items()
+        }
+        per_item = _per_item(task, outcome, spent, seed)
+        report = Report(found, spent, per_item, outcome.failed, lost)
         # a run may be made in several parts, by several versions
         parts = list(store.manifest.get("parts", []))
         if answered := len(outcome.rows) - before:

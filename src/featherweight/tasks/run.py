@@ -8,7 +8,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -31,10 +31,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run left: its rows by example id, and the examples that failed with the reason."""
+    """What a run left: its rows by example id, and the examples that failed with the reason.
+
+    `lost` has what those took all the same: tokens, seconds and share of the run's wall time.
+    """
 
     rows: Mapping[str, Row]
     failed: Mapping[str, str]
+    lost: Mapping[str, Row] = field(default_factory=dict)
 
 
 def run_task(
@@ -57,6 +61,7 @@ def run_task(
     if task.kind == "summary":
         write_references(task, store.folder)
     failed: dict[str, str] = {}
+    lost: dict[str, Row] = {}
     done = len(items) - len(todo)
     if progress is not None:
         progress(done, len(items))
@@ -66,16 +71,20 @@ def run_task(
     for example, row in zip(todo, answers, strict=True):
         now = time.perf_counter()
         if "error" in row:
-            failed[example.id] = row["error"]
+            failed[example.id] = row.pop("error")
+            # where it comes first, the time of its whole batch has passed: the rest is the next's
+            wall = min(row["seconds"], now - last)
+            lost[example.id] = {**row, "wall": wall}
+            last += wall
         else:
             # the share of the run's wall time, so that a run in several parts adds up
             group = {} if example.group is None else {"group": example.group}
             store.add({"id": example.id, **group, **row, "wall": now - last})
-        last = now
+            last = now
         done += 1
         if progress is not None:
             progress(done, len(items))
-    return Outcome(store.rows, failed)
+    return Outcome(store.rows, failed, lost)
 
 
 def prompt_sha256(example: Example) -> str:
@@ -143,7 +152,7 @@ def _generated(
     requests = (replace(asked, prompt=example.prompt) for example in examples)
     for example, answer in zip(examples, engine.generate(requests), strict=True):
         if answer.error is not None:
-            yield {"error": answer.error}
+            yield {"error": answer.error, **_usage(answer)}
             continue
         row = {
             "prediction": answer.text.strip(),

@@ -13,7 +13,8 @@ from typing import Any
 
 import orjson
 
-from featherweight.errors import FeatherweightError, OutputError
+from featherweight import files
+from featherweight.errors import OutputError
 from featherweight.files import check_writable, write_atomic
 
 MANIFEST, PREDICTIONS = "manifest.json", "predictions.jsonl"
@@ -23,24 +24,10 @@ REFERENCES, SOURCES = "references.jsonl", "sources.jsonl"
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for this run; raises `OutputError` where another one has it."""
-    try:
-        from filelock import FileLock, Timeout
-    except ImportError:
-        raise FeatherweightError(
-            "runs need filelock, which is not installed; run `pip install 'featherweight[eval]'`."
-        ) from None
     check_writable(folder)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise OutputError(
-            f"{folder}: another run is writing there; wait for it or choose another folder."
-        ) from None
-    try:
+    busy = f"{folder}: another run is writing there; wait for it or choose another folder."
+    with files.locked(folder / ".lock", busy):
         yield
-    finally:
-        lock.release()
 
 
 class Store:
