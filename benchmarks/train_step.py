@@ -2,8 +2,8 @@
 
 usage: train_step.py --teacher DIR [--rounds 3] [--data DIR --words 500] [--table FILE]
 
-Teacher: SmolLM2-135M (a transformers directory). Student: 20 of its 30 layers (`featherweight
-prune`). Data: QMSum questions (examples/data unless --data), 500 words of the meeting each. One
+Teacher: SmolLM2-135M (a transformers directory). Student: 20 of its 30 layers (block
+influence). Data: QMSum questions (examples/data unless --data), 500 words of the meeting each. One
 example is one optimiser step (AdamW, clipping); three steps after one to warm up. Computed in
 bfloat16 where the hardware multiplies it; what learns is float32, a LoRA's base bfloat16 too.
 
