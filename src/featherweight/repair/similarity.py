@@ -1,10 +1,9 @@
 """Displaced or forgotten? How like the uncompressed model's each layer's work is, text by text.
 
 Two models of the same architecture read the same tokens, one of them perhaps behind a soft prompt.
-Attention is compared on the text's own tokens (the block from text to text; a prompt's share is left
-out), activations after each block (after the last one's norm too). A cosine for each token, averaged
-over a text's.
-L layers.
+Attention is compared on the text's own tokens (the block from text to text; a prompt's share is
+left out), activations after each block (after the last one's norm too): a cosine for each token,
+averaged over a text's. L layers.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,0 +1,253 @@
+"""GPTQ beside llm-compressor: seconds, layer error, perplexity; the same model, tokens and groups.
+
+usage: gptq.py --model DIR --data DIR --peer PYTHON [--tokens 65536] [--rounds 3] [--threads 1]
+       gptq.py --table FILE
+
+`--peer` is the Python of an environment with llmcompressor 0.14 (its pins do not go with ours):
+python -m venv peer; peer/bin/pip install llmcompressor==0.14.0.1 (with torch held at ours).
+
+| case | ours | llm-compressor |
+| --- | --- | --- |
+| sequential | `compress` of one recipe | its default: error is propagated |
+| shared | `--shared` | propagate_error off |
+
+4 bits, groups of 64, asymmetric, no act-order on both sides; bfloat16 weights and forwards; the
+calibration is made once and given to both as token ids (WikiText-2's validation text in sequences
+of 512). A contestant runs in a process of its own, start and imports not counted; rounds are
+interleaved. Both results are scored by the same code: perplexity on `--eval` tokens of WikiText-2's
+test text, and the mean over layers of ||X(W - Q)||^2 / ||XW||^2 with X the original's activations.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).parent
+LENGTH, GROUP = 512, 64
+RECIPE = f"gptq:bits=4,group={GROUP}"
+CASES = ("sequential", "shared")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--peer", help="the other environment's Python")
+    parser.add_argument("--tokens", type=int, default=65_536)
+    parser.add_argument("--eval", type=int, default=32_768)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.table:
+        table(json.loads(args.table.read_text()))
+    elif args.one:
+        impl, case, ids, output = args.one
+        run = {"featherweight": ours, "llm-compressor": theirs}[impl]
+        run(args, case, Path(ids), Path(output))
+    else:
+        compare(args)
+
+
+def compare(args: argparse.Namespace) -> None:
+    import measure
+    import torch
+
+    torch.set_num_threads(args.threads)
+    rows: list[dict] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        ids = calibration(args.model, args.data, args.tokens, folder)
+        times: dict[tuple[str, str], list[dict]] = {}
+        scores: dict[tuple[str, str], dict] = {("dense", ""): scored(args, args.model)}
+        for number in range(args.rounds):
+            for case in args.cases:
+                for impl in ("featherweight", "llm-compressor"):
+                    output = folder / f"{impl}-{case}-{number}"
+                    python = args.peer if impl == "llm-compressor" else sys.executable
+                    command = [python, __file__, "--model", str(args.model.absolute())]
+                    command += ["--data", str(args.data), "--threads", str(args.threads)]
+                    command += ["--tokens", str(args.tokens), "--one", impl, case]
+                    command += [str(ids), str(output)]
+                    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                    found = next(
+                        json.loads(line)
+                        for line in done.stdout.splitlines()
+                        if line.startswith('{"wall_seconds"')
+                    )
+                    times.setdefault((case, impl), []).append(found)
+                    if number == 0:
+                        scores[case, impl] = scored(args, output)
+                    print(case, impl, found, scores[case, impl], flush=True)
+    peer = [args.peer, "-m", "pip", "list", "--format", "json"]
+    listed = json.loads(subprocess.run(peer, check=True, capture_output=True, text=True).stdout)
+    known = ("llmcompressor", "compressed-tensors", "torch", "transformers")
+    versions = {one["name"]: one["version"] for one in listed if one["name"] in known}
+    rows.append(measure.machine(peer=versions, tokens=args.tokens, length=LENGTH, group=GROUP,
+                                eval_tokens=args.eval, rounds=args.rounds,
+                                dense=scores["dense", ""]["perplexity"]))  # fmt: skip
+    for (case, impl), found in times.items():
+        row = {"case": f"gptq 4 bits, {case}", "impl": impl, **scores[case, impl]}
+        for what in ("wall_seconds", "cpu_seconds"):
+            row[what] = statistics.median(one[what] for one in found)
+        peers = times[case, "llm-compressor"]
+        ratios = [b["cpu_seconds"] / a["cpu_seconds"] for a, b in zip(found, peers, strict=True)]
+        row["peer_over_this"] = statistics.median(ratios)
+        rows.append(row)
+    (HERE / "results" / "gptq.json").write_text(json.dumps(rows, indent=1) + "\n")
+    table(rows)
+
+
+def calibration(model: Path, data: Path, tokens: int, folder: Path) -> Path:
+    """Token ids [N, LENGTH] as JSON, for both."""
+    import torch
+
+    from featherweight.compress import read_texts
+    from featherweight.compress.sequences import calibration as sequences
+    from featherweight.engines.hf_open import open_model
+
+    opened, tokenizer = open_model(str(model), torch.float32, "cpu")
+    texts = read_texts("wikitext2", data, "val")
+    batches = sequences(texts, opened, tokenizer, "the model", tokens, LENGTH)
+    target = folder / "ids.json"
+    target.write_text(json.dumps([sample.ids for batch in batches for sample in batch]))
+    return target
+
+
+def ours(args: argparse.Namespace, case: str, _ids: Path, output: Path) -> None:
+    """The same texts by the same call make the same ids; packing and its proof are in the time."""
+    from featherweight.compress import compress, parse_recipe, read_texts
+
+    texts = read_texts("wikitext2", args.data, "val")
+    with clock():
+        compress(f"hf:{args.model}", [parse_recipe(RECIPE)], output, texts, mode=case,
+                 tokens=args.tokens, length=LENGTH, dtype="bf16")  # fmt: skip
+
+
+@contextmanager
+def clock() -> Iterator[None]:
+    """Prints what the block took, for the process that waits."""
+    began, cpu = time.perf_counter(), time.process_time()
+    yield
+    wall, used = time.perf_counter() - began, time.process_time() - cpu
+    print("\n" + json.dumps({"wall_seconds": wall, "cpu_seconds": used}), flush=True)
+
+
+def theirs(args: argparse.Namespace, case: str, ids: Path, output: Path) -> None:
+    import torch
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.quantization import GPTQModifier
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(args.threads)
+    rows = json.loads(ids.read_text())
+    data = {"input_ids": rows, "attention_mask": [[1] * LENGTH] * len(rows)}
+    weights = {"num_bits": 4, "type": "int", "symmetric": False, "strategy": "group",
+               "group_size": GROUP}  # fmt: skip
+    scheme = {"group_0": {"targets": ["Linear"], "weights": weights}}
+    recipe = GPTQModifier(config_groups=scheme, ignore=["lm_head"], actorder=None)
+    extra = {} if case == "sequential" else {"propagate_error": False}
+    with clock():
+        opened = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16)
+        oneshot(
+            model=opened,
+            tokenizer=AutoTokenizer.from_pretrained(args.model),
+            dataset=Dataset.from_dict(data),
+            recipe=recipe,
+            max_seq_length=LENGTH,
+            num_calibration_samples=len(rows),
+            **extra,
+        )
+    plain(opened, args.model, output)
+
+
+def plain(opened: object, model: Path, output: Path) -> None:
+    """Their weights as an ordinary directory: both are opened and scored by the same code."""
+    import shutil
+
+    import torch
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+    from safetensors.torch import load_file, save_file
+
+    tensors = {}
+    for file in model.glob("*.safetensors"):
+        tensors |= load_file(file)
+    for name, part in opened.named_modules():
+        scheme = getattr(part, "quantization_scheme", None)
+        if scheme is not None and hasattr(part, "weight_scale"):
+            with torch.no_grad():
+                zero = getattr(part, "weight_zero_point", None)
+                made = fake_quantize(part.weight, part.weight_scale, zero, scheme.weights)
+            tensors[f"{name}.weight"] = made.to(torch.bfloat16).contiguous()
+    output.mkdir()
+    save_file(tensors, output / "model.safetensors", {"format": "pt"})
+    for file in model.iterdir():
+        if file.suffix in (".json", ".jinja", ".txt") and file.is_file():
+            shutil.copyfile(file, output / file.name)
+
+
+def scored(args: argparse.Namespace, folder: Path) -> dict:
+    """Perplexity, and the error of layers on the original's activations."""
+    import math
+
+    import torch
+
+    from featherweight.compress.layerwise import walk
+    from featherweight.compress.solve import output_change
+    from featherweight.engines.hf_open import open_model
+    from featherweight.tasks import load_task
+
+    model, tokenizer = open_model(str(folder), torch.float32, "cpu")
+    text = load_task("wikitext2-tokens", args.data, split="test").examples[0].target
+    ids = torch.tensor(tokenizer(text, verbose=False).input_ids[: args.eval]).view(-1, LENGTH)
+    total = 0.0
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for row in ids:
+            loss = model(input_ids=row[None], labels=row[None]).loss
+            total += float(loss) * (LENGTH - 1)
+    perplexity = math.exp(total / (len(ids) * (LENGTH - 1)))
+    if folder == args.model:
+        return {"perplexity": perplexity, "layer_error": 0.0}
+    dense, _ = open_model(str(args.model), torch.float32, "cpu")
+    found = dict(model.named_parameters())
+    errors = []
+
+    def compare_block(place: object, layers: dict, known: list) -> dict:
+        for names, means in known:
+            for name in names:
+                weight = layers[name].weight.data
+                change = output_change(weight - found[f"{name}.weight"].data, means.hessian)
+                errors.append(change / output_change(weight, means.hessian))
+        return {}
+
+    from featherweight.compress.calibrate import Sample
+
+    walk(dense, [[Sample(row.tolist(), [])] for row in ids[:16]], compare_block,
+         sequential=False, dtype=torch.bfloat16)  # fmt: skip
+    return {"perplexity": perplexity, "layer_error": statistics.mean(errors)}
+
+
+def table(rows: list[dict]) -> None:
+    print(f"perplexity of the dense model: {rows[0]['dense']:.2f}\n")
+    print("| case | impl | wall s | CPU s | peer / this | perplexity | layer error |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for row in rows[1:]:
+        print(
+            f"| {row['case']} | {row['impl']} | {row['wall_seconds']:.1f} | "
+            f"{row['cpu_seconds']:.1f} | {row['peer_over_this']:.2f} | {row['perplexity']:.2f} | "
+            f"{row['layer_error']:.5f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
