@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featherweight.cli_io import console, fail, print_json, usage_errors
+from featherweight.cli_io import console, fail, print_json, say, usage_errors
 from featherweight.errors import FeatherweightError, TrainingError, UnknownModelError
 
 
@@ -45,7 +45,7 @@ def repair(
         int | None, typer.Option(min=2, help="Tokens of an example, or piece of running text.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
-    seed: Annotated[int, typer.Option(help="The first prompt's; the others' follow.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The first prompt's; the others' follow.")] = 0,
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
@@ -97,6 +97,9 @@ def repair(
         fail(error, code=2)
     except FeatherweightError as error:
         fail(error)
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on where it was.")
+        raise typer.Exit(130) from None
     if json:
         print_json(dict(found.manifest))
     else:

@@ -22,22 +22,26 @@ def work_progress() -> Iterator[Tick | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    with Progress(
+    bar = Progress(
         TextColumn("{task.description:<12}"),
         BarColumn(bar_width=32),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
-    ) as bar:
-        bars: dict[str, Any] = {}
+    )
+    bars: dict[str, Any] = {}
 
-        def update(what: str, done: int, of: int) -> None:
-            if what not in bars:
-                bars[what] = bar.add_task(what, total=of)
-            bar.update(bars[what], completed=done, total=of)
+    def update(what: str, done: int, of: int) -> None:
+        bar.start()  # not before: another bar may be there until then
+        if what not in bars:
+            bars[what] = bar.add_task(what, total=of)
+        bar.update(bars[what], completed=done, total=of)
 
+    try:
         yield update
+    finally:
+        bar.stop()
 
 
 def print_made(console: Console, made: Sequence[Made]) -> None:

@@ -33,16 +33,26 @@ class TrainView:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        """No bar any more: another thing will be shown in its place."""
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
 
     def __call__(self, kind: str, facts: Mapping[str, Any]) -> None:
         if kind == "plan":
             self._plan(facts)
+        elif kind == "prompt":
+            self._stop()
+            self._err.print(f"prompt {facts['number']}, one of {facts['of']}", style="bold")
         elif kind == "resumed":
             self._err.print(f"going on after step {facts['step']}", style="dim")
         elif kind == "step" and self._bar is not None:
             self._bar.update(self._task, completed=facts["step"])
+            if facts["step"] == facts["steps"]:
+                self._stop()
         elif kind == "log":
             self._logged(facts)
         elif kind == "eval":

@@ -18,13 +18,13 @@ from transformers import DynamicCache
 
 from featherweight.engines.hf_bank import (
     BANK,
-    KNOWN,
     TENSORS,
     Bank,
     Selection,
     Stored,
     bank_facts,
     positions,
+    unfit,
 )
 from featherweight.engines.hf_open import WEIGHTS, model_folder
 from featherweight.errors import TrainingError
@@ -38,13 +38,10 @@ class Soft(nn.Module):  # type: ignore[misc]
     """`model`, frozen, behind `count` learnt places; called as `model` is."""
 
     def __init__(self, model: Any, base: str, kind: SoftKind, ids: Tensor) -> None:
-        """It starts as the tokens `ids` [n]. Raises `TrainingError` for an unknown architecture."""
+        """It starts as the tokens `ids` [n]. Raises `TrainingError` for an unfit architecture."""
         super().__init__()
-        if model.config.model_type not in KNOWN:
-            raise TrainingError(
-                f"{base}: soft prompts are learnt for {', '.join(KNOWN)}, not for "
-                f"{model.config.model_type}; use --tune lora."
-            )
+        if why := unfit(model.config):
+            raise TrainingError(f"{base}: {why}; use --tune lora.")
         self.base = model.requires_grad_(False)
         self.name = str(Path(base).resolve()) if Path(base).is_dir() else base
         self.config, self.generation_config = model.config, model.generation_config

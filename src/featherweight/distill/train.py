@@ -117,12 +117,17 @@ def _train(
     plan = derive(settings, counted(model)[1], teacher is not None)
     reader = Reader(model, tokenizer, student)
     length = settings.max_length or reader.context
-    if plan.tune in SOFT_KINDS and length > reader.context - plan.places:
-        length = reader.context - plan.places
     if length > reader.context:
         raise TrainingError(
             f"--max-length {length} is more than {student} holds ({reader.context}); lower it."
         )
+    if plan.tune in SOFT_KINDS:
+        if reader.context - plan.places < 2:
+            raise TrainingError(
+                f"--prompt-tokens {plan.places} leaves no room in {student}, which holds "
+                f"{reader.context}; lower it."
+            )
+        length = min(length, reader.context - plan.places)
     learnt = samples(data, reader, length)
     tests = samples(val, reader, length) if val else []
     check_head(model, student)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import DynamicCache
@@ -38,7 +39,7 @@ class Selection:
 
     `first_key`: whether a prompt's first key counts, which draws attention from everywhere.
     `passes` matters above layer 0 only. `usual` [m], where it is given, is each prompt's mean score
-    on what it learnt from, and is subtracted: a prompt whose keys are long wins everywhere else.
+    on what all learnt from, and is subtracted: a prompt whose keys are long wins everywhere else.
     """
 
     layer: int = 0
@@ -93,11 +94,11 @@ def read_bank(name: str, folder: Path) -> Stored:
             )
         tensors = load_file(folder / TENSORS)
         stored = Stored(
-            facts["base"], facts["weights"], _selection(facts["selection"]), dict(tensors)
+            str(facts["base"]), facts["weights"], _selection(facts["selection"]), dict(tensors)
         )
         if set(tensors) not in ({"prompts"}, {"keys", "values"}) or not stored.m or not stored.n:
             raise KeyError(f"prompts in {TENSORS}")
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, SafetensorError) as error:
         why = " ".join(str(error).split())[:200]
         raise EngineError(
             f"{name} holds no whole prompt bank ({why}); make it again with `featherweight repair`."
@@ -106,7 +107,7 @@ def read_bank(name: str, folder: Path) -> Stored:
 
 
 def _selection(facts: dict[str, Any]) -> Selection:
-    return Selection(**facts | {"usual": tuple(facts["usual"])})
+    return Selection(**facts | {"usual": tuple(map(float, facts["usual"]))})
 
 
 def bank_facts(stored: Stored) -> bytes:
@@ -122,17 +123,27 @@ def bank_facts(stored: Stored) -> bytes:
     return json.dumps(facts, indent=2).encode() + b"\n"
 
 
+def unfit(config: Any) -> str:
+    """Why no prompt can stand before a model of this config; empty where one can.
+
+    Layers that see only the last tokens lose sight of it, and sooner where rows are padded.
+    """
+    if config.model_type not in KNOWN:
+        return f"prompts stand before {', '.join(KNOWN)}, not before {config.model_type}"
+    kinds = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None)
+    if any(kind != "full_attention" for kind in kinds) if kinds else window is not None:
+        return f"a prompt must be seen by every token, and layers here see the last {window} alone"
+    return ""
+
+
 class Bank:
     """A bank over a model in memory: chooses prompts and hands out their keys and values."""
 
     def __init__(self, model: Any, stored: Stored, name: str) -> None:
         """Raises `EngineError` for an architecture that is not known or tensors that do not fit."""
-        kind = model.config.model_type
-        if kind not in KNOWN:
-            raise EngineError(
-                f"{name}: prompts are chosen in {', '.join(KNOWN)}, not in {kind}; name a bank of "
-                "one of these."
-            )
+        if why := unfit(model.config):
+            raise EngineError(f"{name}: {why}; name a bank over another model.")
         self.m, self.n, self.selection = stored.m, stored.n, stored.selection
         self.parameters = sum(tensor.numel() for tensor in stored.tensors.values())
         self._model, self._layers = model, model.model.layers
@@ -148,7 +159,7 @@ class Bank:
             )
         try:
             self._keys, self._values = _computed(model, stored)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, IndexError) as error:
             why = " ".join(str(error).split())[:200]
             raise EngineError(
                 f"{name}: its prompts do not fit the model ({why}); it was made for another."
@@ -319,6 +330,8 @@ def _four_dimensional(mask: Tensor, length: int, dtype: torch.dtype) -> Tensor:
 def _computed(model: Any, stored: Stored) -> tuple[list[Tensor], list[Tensor]]:
     """Keys and values of every layer, each [m, heads, n, d], in the model's precision."""
     where: dict[str, Any] = {"device": model.device, "dtype": model.dtype}
+    if stored.n >= (holds := model.config.max_position_embeddings):
+        raise ValueError(f"{stored.n} places where the model holds {holds}")
     if "keys" in stored.tensors:
         keys, values = (stored.tensors[part].to(**where) for part in ("keys", "values"))
         config = model.config

@@ -38,6 +38,8 @@ class State:
             self.positions = self.positions[index]
         if self.encoded is not None:
             self.encoded = self.encoded[index]
+        if self.chosen is not None:
+            self.chosen = self.chosen[index]
 
 
 class Model:

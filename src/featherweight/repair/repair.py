@@ -21,12 +21,13 @@ import torch
 
 from featherweight.distill import Settings, train
 from featherweight.distill.data import Reader, samples
+from featherweight.distill.folder import alone, described
 from featherweight.distill.soft import save_bank
 from featherweight.distill.student import open_base
 from featherweight.distill.watch import Tell
 from featherweight.engines.hf_bank import BANK, TENSORS, Stored
 from featherweight.engines.hf_open import choose_dtype
-from featherweight.engines.identity import identity
+from featherweight.engines.safetensor import safetensor_errors
 from featherweight.errors import OutputError, RepairError
 from featherweight.files import output_errors, write_atomic
 from featherweight.repair.bank import combine, read_prompts
@@ -101,32 +102,31 @@ def _prompts(
     tell: Tell,
     progress: Progress | None,
 ) -> Repaired:
-    run = {
-        "command": "repair",
-        "method": method,
-        "model": identity(spec),
-        "teacher": teacher and identity(teacher),
-        "data": data.name,
-        "val": val and val.name,
-        "count": count,
-        "settings": asdict(settings),
-    }
-    if (done := _finished(output, run)) is not None:
-        return done
-    folders = []
-    for number in range(count):
-        own = replace(settings, tune="prompt", seed=settings.seed + number)
-        part = replace(data, examples=_slice(data.examples, number, count))
-        tell("prompt", {"number": number, "of": count})
-        trained = train(
-            spec, part, output / PARTS / str(number), teacher=teacher, settings=own, tell=tell
-        )
-        folders.append(trained.folder)
-    prompts = read_prompts(folders)
-    facts: dict[str, Any] = {}
-    bank = prompts[0]
-    if val is not None:
-        bank, facts = _decided(spec, method, prompts, data, val, settings, progress)
+    parts = [_slice(data.examples, number, count) for number in range(count)]
+    run = described(spec, teacher, data, val, settings)
+    run |= {"command": "repair", "method": method, "count": count}
+    with alone(output):
+        if (done := _begin(output, run)) is not None:
+            return done
+        folders = []
+        for number, examples in enumerate(parts):
+            tell("prompt", {"number": number, "of": count})
+            own = replace(settings, tune="prompt", seed=settings.seed + number)
+            part = replace(data, examples=examples)
+            folder = output / PARTS / str(number)
+            trained = train(spec, part, folder, teacher=teacher, settings=own, tell=tell)
+            folders.append(trained.folder)
+        prompts = read_prompts(folders)
+        bank = prompts[0]
+        facts: dict[str, Any] = {}
+        if val is not None:
+            bank, facts = _decided(spec, method, prompts, data, val, settings, progress)
+        return _publish(output, run, bank, facts)
+
+
+def _publish(
+    output: Path, run: Mapping[str, Any], bank: Stored, facts: Mapping[str, Any]
+) -> Repaired:
     manifest = {
         "run": run,
         "m": bank.m,
@@ -136,7 +136,11 @@ def _prompts(
         "versions": versions(),
     }
     raw = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
-    with output_errors(output), tempfile.TemporaryDirectory(dir=output, prefix=".bank.") as folder:
+    with (
+        output_errors(output),
+        safetensor_errors(),
+        tempfile.TemporaryDirectory(dir=output, prefix=".bank.") as folder,
+    ):
         save_bank(bank, Path(folder))
         for name in (TENSORS, BANK):  # a directory with a bank.json is a bank
             (Path(folder) / name).replace(output / name)
@@ -155,16 +159,28 @@ def _slice(examples: Sequence[Example], number: int, count: int) -> tuple[Exampl
     return tuple(examples[first:last])
 
 
-def _finished(output: Path, run: Mapping[str, Any]) -> Repaired | None:
-    """What an earlier, equal call left there; raises `OutputError` for anything else's work."""
-    others = [path.name for path in output.glob("*") if path.name != PARTS]
-    if not others:
-        return None
+def _begin(output: Path, run: Mapping[str, Any]) -> Repaired | None:
+    """Make the folder this run's; what an earlier, equal call finished there.
+
+    An unfinished one may be given another method or val: its prompts are told apart by `train`.
+    Raises `OutputError` for anything else's work.
+    """
+    others = [path.name for path in output.iterdir() if path.name not in (PARTS, ".lock")]
+    manifest: Any = None
     with contextlib.suppress(OSError, orjson.JSONDecodeError):
         manifest = orjson.loads((output / MANIFEST).read_bytes())
-        if isinstance(manifest, dict) and manifest.get("run") == orjson.loads(orjson.dumps(run)):
-            return Repaired(output, manifest)
-    raise OutputError(f"{output} holds other work ({others[0]}); choose another output folder.")
+    before = manifest.get("run") if isinstance(manifest, dict) else None
+    if others and not (isinstance(before, dict) and before.get("command") == "repair"):
+        raise OutputError(f"{output} holds other work ({others[0]}); choose another output folder.")
+    if before is None or "m" not in manifest:
+        write_atomic(output / MANIFEST, orjson.dumps({"run": run}, option=orjson.OPT_INDENT_2))
+        return None
+    if differs := sorted(k for k in before.keys() | run.keys() if before.get(k) != run.get(k)):
+        raise OutputError(
+            f"{output} holds another repair ({', '.join(differs)} differ); choose another output "
+            "folder, or remove it."
+        )
+    return Repaired(output, manifest)
 
 
 def _decided(
@@ -180,7 +196,8 @@ def _decided(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, tokenizer, _ = open_base(spec, choose_dtype(settings.dtype, device)[0], device)
     reader = Reader(model, tokenizer, spec)
-    length = settings.max_length or reader.context - prompts[0].n
+    room = reader.context - prompts[0].n
+    length = min(settings.max_length or room, room)
     asked = contexts(samples(val, reader, length), val.kind == "text")
     measured = losses(model, prompts, asked, progress)
     singles = measured.singles()
@@ -198,7 +215,7 @@ def _decided(
         return prompts[best], facts
     bank = combine(prompts)
     learnt = contexts(samples(data, reader, length), data.kind == "text")
-    ways = choose(model, bank, learnt[:: max(1, len(learnt) // USUAL)], asked, measured, progress)
+    ways = choose(model, bank, learnt[:: -(-len(learnt) // USUAL)], asked, measured, progress)
     facts["val"]["ways"] = [asdict(way) for way in ways]
     facts["chosen"] = list(ways[0].wins)
     return replace(bank, selection=ways[0].selection), facts
