@@ -94,7 +94,8 @@ def losses(
         if progress:
             progress("prompts on val", number + 1, len(prompts) + 1)
     tokens = torch.tensor([len(target) for _, target in pairs])
-    return Losses(torch.stack(columns[1:], 1), tokens, columns[0])
+    behind = torch.stack(columns[1:], 1) if prompts else torch.empty(len(pairs), 0)
+    return Losses(behind, tokens, columns[0])
 
 
 def _nats(model: Any, bank: Bank | None, pairs: Sequence[Context]) -> Tensor:
