@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from tiny_llama import TEXTS  # noqa: E402
-from tiny_stacks import LAYERS, MORE, save_tiny, tiny  # noqa: E402
+from tiny_stacks import LAYERS, MORE, SIZES, save_tiny, tiny  # noqa: E402
 
 from featherweight.compress import choose_neurons, cut_groups, prune  # noqa: E402
 from featherweight.compress.calibrate import Sample, logits, read  # noqa: E402
@@ -65,6 +65,20 @@ def test_its_config_and_weights_alone_make_it(kind: str, tmp_path: Path) -> None
         assert again.state_dict()[name].equal(weight)
     for sample in SAMPLES:
         torch.testing.assert_close(logits(again, sample), logits(cut, sample))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral"])
+def test_a_size_of_heads_that_no_config_told_is_told_then(kind: str, tmp_path: Path) -> None:
+    """Else it would be the width by the number of heads, which are fewer now."""
+    settings = {name: value for name, value in SIZES.items() if name != "head_dim"}
+    config = transformers.AutoConfig.for_model(kind, **settings)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    keep = [torch.tensor([layer % 2]) for layer in range(LAYERS)]
+    cut_groups(model, {"decoder": keep}).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["head_dim"] == SIZE
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    for sample in SAMPLES:
+        torch.testing.assert_close(logits(again, sample), logits(deaf(model, keep), sample))
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])

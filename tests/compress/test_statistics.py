@@ -113,6 +113,19 @@ def test_equal_numbers_are_not_the_same_tensor() -> None:
         assert [names for names, _ in collector.found()] == [["q"], ["k"]]
 
 
+def test_what_is_read_again_in_another_forward_counts_again() -> None:
+    layers = linears("q", "k")
+    inputs = torch.randn(1, 6, WIDTH)
+    with closing(Collector(layers)) as collector:
+        for _ in range(3):
+            layers["q"](inputs)
+            layers["k"](inputs)
+            collector.forget()
+        [(names, found)] = collector.found()
+    assert names == ["q", "k"]
+    assert_known(found, inputs[0].repeat(3, 1))
+
+
 def test_hooks_go() -> None:
     layers = linears("q")
     with closing(Collector(layers)) as collector:
