@@ -60,7 +60,10 @@ def test_every_kind_has_settings_that_it_names() -> None:
         ("", "'' is not known; choose rtn, gptq, magnitude, "),
         ("awq:bits=4", "'awq' is not known; choose rtn, gptq, magnitude, "),
         ("GPTQ:bits=4", "'GPTQ' is not known"),
-        ("rtn:actorder=true,bits=4", "rtn has no setting 'actorder'; it has bits, group."),
+        (
+            "rtn:actorder=true,bits=4",
+            "rtn has no setting 'actorder'; it has bits, group, symmetric.",
+        ),
         ("dsnot:pattern=2:4", "dsnot has no setting 'pattern'; it has sparsity."),
         ("rtn:bits=4,bits=4", "write each setting once, as bits=VALUE."),
         ("rtn:bits", "write each setting once, as bits=VALUE."),

@@ -47,8 +47,12 @@ def swept(weight: Any, hessian: Any, actorder: bool = False, **how: Any) -> Swep
     return sweep(weight, hessian, factor.upper, actorder=actorder, **how)
 
 
-def fitted(weights: Any, bits: int) -> tuple[Any, Any]:
+def fitted(weights: Any, bits: int, symmetric: bool = False) -> tuple[Any, Any]:
     """Scale and zero of each row of a group."""
+    if symmetric or bits == 8:
+        reach = 127 if bits == 8 else 2 ** (bits - 1) - 0.5
+        scale = (weights.abs().max(1).values / reach).bfloat16().double()
+        return scale, torch.full_like(scale, 2 ** (bits - 1))
     low = weights.min(1).values.clamp(max=0)
     high = weights.max(1).values.clamp(min=0)
     scale = ((high - low) / (2**bits - 1)).bfloat16().double()
@@ -61,6 +65,7 @@ def oracle(
     *,
     bits: int | None = None,
     group: int | None = None,
+    symmetric: bool = False,
     actorder: bool = False,
     sparsity: float | None = None,
     pattern: tuple[int, int] | None = None,
@@ -78,7 +83,7 @@ def oracle(
     if actorder:
         by.sort(key=lambda i: (-float(hessian[i, i]), i))
         grids = {
-            g: fitted(left[:, g * group : (g + 1) * group], bits or 0)
+            g: fitted(left[:, g * group : (g + 1) * group], bits or 0, symmetric)
             for g in range(columns // group)
         }
         left, second = left[:, by], second[by][:, by]
@@ -101,7 +106,7 @@ def oracle(
             kept[:, span] = kept[:, span].scatter(1, loss.argsort(1)[:, : pattern[0]], False)
         if bits and not actorder and i % group == 0:
             span = slice(i, i + group)
-            grids[i // group] = fitted(left[:, span] * kept[:, span], bits)
+            grids[i // group] = fitted(left[:, span] * kept[:, span], bits, symmetric)
         wanted = left[:, i] * kept[:, i]
         if bits:
             scale, zero = grids[by[i] // group]
@@ -122,6 +127,8 @@ CASES: list[tuple[int, dict[str, Any], int]] = [
     (150, {"bits": 3, "group": 50}, 128),
     (288, {"bits": 4, "group": 144}, 128),
     (160, {"bits": 8, "group": 32}, 128),
+    (160, {"bits": 4, "group": 32, "symmetric": True}, 128),
+    (160, {"bits": 3, "group": 32, "symmetric": True, "actorder": True}, 128),
     (160, {"bits": 3, "group": 32, "actorder": True}, 128),
     (96, {"bits": 2, "group": 96, "actorder": True}, 128),
     (200, {"sparsity": 0.5}, 128),

@@ -11,7 +11,7 @@ import inspect
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from featherweight.compress.calibrate import Sample
-from featherweight.compress.statistics import Collector, Statistics, check_found
+from featherweight.compress.statistics import Collector, Enough, Statistics, check_found
 from featherweight.compress.structure import DECODER, ENCODER, stacks
 from featherweight.engines.hf_model import pad
 from featherweight.errors import CompressError
@@ -145,15 +145,18 @@ def _pass(
     found: Found | None = None
     if not known:
         with closing(Collector(linears(working, place.prefix))) as collector:
-            for call in inputs:
+            for number, call in enumerate(inputs):
                 collector.real = call.real
+                # in sequential mode what the block writes now is thrown away
+                collector.hurried = sequential and number > 0
                 if call.memory is not None:
                     told = call.extras[place.index]["encoder_hidden_states"]
                     collector.memory = (told, call.memory)
-                written = _forward(working, call, place.index)
+                with suppress(Enough):
+                    written = _forward(working, call, place.index)
+                    if not sequential:
+                        call.hidden.copy_(written)
                 collector.forget()
-                if not sequential:
-                    call.hidden.copy_(written)
             found = collector.found()
         check_found(layers, found)
     weights = solve(place, layers, found)

@@ -30,11 +30,17 @@ class Statistics:
         return self.hessian.diagonal()
 
 
+class Enough(Exception):
+    """All that a forward was for is known."""
+
+
 class Collector:
     """Sums over everything that a block's linear layers read, added up by hooks.
 
-    Set before each forward: `real`, the tokens that count, [B, T] bool or `None` for all, and
-    `memory`, what a decoder is told of an encoder [B, S, C], with the tokens of it that are real.
+    Set before each forward: `real`, the tokens that count, [B, T] bool or `None` for all;
+    `memory`, what a decoder is told of an encoder [B, S, C], with the tokens of it that are real;
+    and `hurried`, which ends a forward by `Enough` once the last layer's inputs are counted (the
+    first forward must not be, since it tells which is the last).
     """
 
     def __init__(self, linears: Mapping[str, Any]) -> None:
@@ -43,12 +49,20 @@ class Collector:
         self._last: tuple[Any, str] | None = None
         self.real: Tensor | None = None
         self.memory: tuple[Tensor, Tensor] | None = None
+        self.hurried = False
+        self._final = ""
         self._hooks = [
             linear.register_forward_pre_hook(self._hook(name)) for name, linear in linears.items()
         ]
 
     def _hook(self, name: str) -> Any:
         def hook(_linear: Any, args: Any) -> None:
+            count(args)
+            if self.hurried and name == self._final:
+                raise Enough
+            self._final = name
+
+        def count(args: Any) -> None:
             if self._last is not None and args[0] is self._last[0]:
                 self._owner[name] = self._last[1]
                 return
