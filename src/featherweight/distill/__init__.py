@@ -4,7 +4,13 @@
 what was trained as merged safetensors, as GGUF, or as a GGUF adapter.
 """
 
-from featherweight.distill.export import Exported, export_adapter, export_gguf, export_safetensors
+from featherweight.distill.export import (
+    Exported,
+    export_adapter,
+    export_compressed_tensors,
+    export_gguf,
+    export_safetensors,
+)
 from featherweight.distill.gguf_check import Check, check_gguf_against
 from featherweight.distill.objective import Objective
 from featherweight.distill.settings import Settings
@@ -20,6 +26,7 @@ __all__ = [
     "Trained",
     "check_gguf_against",
     "export_adapter",
+    "export_compressed_tensors",
     "export_gguf",
     "export_safetensors",
     "teach",
