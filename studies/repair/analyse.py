@@ -1,0 +1,163 @@
+"""The table of the study: what IDP, its controls and its rivals score, on the same test questions.
+
+usage: analyse.py --data DIR --work FOLDER [--recipes R ...] [--seeds 0 1 2] [--json FILE]
+
+Every row comes from log-probabilities that `run.py` stored for each single prompt: IDP takes those
+of the prompt that it chooses from the question (its output is that prompt's own, exactly), a random
+choice the mean over prompts of what each scores, the mean of log-probabilities averages them before
+it picks, the oracle takes the best. Accuracy is the mean over nine tasks, raw log-likelihood; a
+question's score is averaged over seeds first. Intervals: bootstrap over questions within tasks,
+95 %. Differences to IDP are of the same questions.
+
+First it prints the smallest effect that so many questions can show.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import orjson
+import run
+from numpy.typing import NDArray
+
+from featherweight.tasks.choice import SETS
+
+RESAMPLES = 10_000
+Scores = dict[str, NDArray[np.float64]]
+"""By task, a number for every question: [n], or log-probabilities [m, n] of lists."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--recipes", nargs="+", choices=run.RECIPES, default=run.RECIPES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    answers = {task: gold(args.data, task) for task in SETS}
+    found: dict[str, object] = {}
+    for recipe in args.recipes:
+        rows = table(args, recipe, answers)
+        found[recipe] = report(recipe, rows)
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def table(
+    args: argparse.Namespace, recipe: str, answers: dict[str, list[int]]
+) -> dict[str, Scores]:
+    """Each row's score of every question, averaged over seeds."""
+
+    def read(name: str, where: str = recipe) -> dict[str, list[list[float]]]:
+        folder = args.work / where / "scored" / name
+        return {task: logprobs(folder / task, list(answers[task])) for task in SETS}
+
+    def one(name: str, where: str = recipe) -> Scores:
+        return right(read(name, where), answers)
+
+    rows = {
+        "uncompressed": one("uncompressed", run.RECIPES[0]),
+        "compressed": one("none"),
+    }
+    untrained = [read(f"untrained:{k}") for k in range(run.M)]
+    rows["untrained, oracle"] = best([right(each, answers) for each in untrained])
+    rows["untrained, random"] = mean([right(each, answers) for each in untrained])
+    by_seed: dict[str, list[Scores]] = {}
+    for seed in args.seeds:
+        bank = args.work / recipe / f"idp-{seed}"
+        manifest = json.loads((bank / "manifest.json").read_text())
+        each = [read(f"idp-{seed}:{k}") for k in range(run.M)]
+        scores = [right(one, answers) for one in each]
+        won = run.winners(args.data, args.work, recipe, bank.name)
+        chosen = {
+            task: np.array([scores[k][task][i] for i, k in enumerate(won[task])]) for task in SETS
+        }
+        for name, values in (
+            ("best single", scores[manifest["val"]["best"]]),
+            ("IDP", chosen),
+            ("random choice", mean(scores)),
+            ("mean of log-probabilities", right(averaged(each), answers)),
+            ("oracle of m", best(scores)),
+        ):
+            by_seed.setdefault(name, []).append(values)
+        for method in ("lora", "neo"):
+            for rank in sorted({1, run.best_rank(args.work, recipe, method)}):
+                name = f"{method}-{rank}-{seed}"
+                by_seed.setdefault(f"{method}, rank {rank}", []).append(one(name))
+    return rows | {name: mean(values) for name, values in by_seed.items()}
+
+
+def logprobs(folder: Path, ids: list[str]) -> list[list[float]]:
+    """Of every question's choices, in the task's order."""
+    lines = (folder / "predictions.jsonl").read_bytes().splitlines()
+    rows = {row["id"]: row["logprobs"] for row in map(orjson.loads, lines)}
+    return [rows[name] for name in ids]
+
+
+def right(found: dict[str, list[list[float]]], answers: dict[str, dict[str, int]]) -> Scores:
+    """1.0 where the likeliest choice is the right one."""
+    return {
+        task: np.array(
+            [
+                float(np.argmax(row) == gold)
+                for row, gold in zip(rows, answers[task].values(), strict=True)
+            ]
+        )
+        for task, rows in found.items()
+    }
+
+
+def averaged(each: list[dict[str, list[list[float]]]]) -> dict[str, list[list[float]]]:
+    """The mean of log-probabilities over prompts."""
+    found = {}
+    for task in SETS:
+        alike = zip(*(one[task] for one in each), strict=True)
+        found[task] = [np.mean(rows, axis=0).tolist() for rows in alike]
+    return found
+
+
+def mean(several: list[Scores]) -> Scores:
+    return {task: np.mean([one[task] for one in several], axis=0) for task in SETS}
+
+
+def best(several: list[Scores]) -> Scores:
+    return {task: np.max([one[task] for one in several], axis=0) for task in SETS}
+
+
+def draws(rows: dict[str, Scores]) -> dict[str, NDArray[np.float64]]:
+    """The mean over tasks of every row in each resample of questions: [RESAMPLES]."""
+    generator = np.random.default_rng(0)
+    sums = {name: np.zeros(RESAMPLES) for name in rows}
+    for task in SETS:
+        size = len(rows["compressed"][task])
+        for block in np.array_split(np.arange(RESAMPLES), 50):
+            weights = generator.multinomial(size, np.full(size, 1 / size), len(block)) / size
+            for name, scores in rows.items():
+                sums[name][block] += 100 * weights @ scores[task] / len(SETS)
+    return sums
+
+
+def report(recipe: str, rows: dict[str, Scores]) -> dict[str, object]:
+    drawn = draws(rows)
+    against = drawn["IDP"] - drawn["best single"]
+    print(f"\n{recipe}: the smallest difference to the best single prompt that this can show is "
+          f"{2.8 * against.std():.2f} points (80 % power)")  # fmt: skip
+    print("\n| row | accuracy | IDP minus it |\n| --- | --- | --- |")
+    found = {}
+    for name, scores in rows.items():
+        accuracy = float(np.mean([100 * scores[task].mean() for task in SETS]))
+        low, high = np.percentile(drawn[name], [2.5, 97.5])
+        off = drawn["IDP"] - drawn[name]
+        gap = float(np.mean([100 * (rows["IDP"][t] - scores[t]).mean() for t in SETS]))
+        gap_low, gap_high = np.percentile(off, [2.5, 97.5])
+        print(f"| {name} | {accuracy:.2f} [{low:.2f}, {high:.2f}] | "
+              f"{gap:+.2f} [{gap_low:+.2f}, {gap_high:+.2f}] |")  # fmt: skip
+        found[name] = {"accuracy": accuracy, "ci95": [low, high], "idp_minus": gap,
+                       "idp_minus_ci95": [gap_low, gap_high]}  # fmt: skip
+    return found
+
+
+if __name__ == "__main__":
+    main()
