@@ -45,8 +45,14 @@ def main() -> None:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
+def gold(data: Path, task: str) -> dict[str, int]:
+    """By question, in the task's order, which choice is right."""
+    examples = load_task(task, data, split="test").examples
+    return {example.id: example.choices.index(example.target or "") for example in examples}
+
+
 def table(
-    args: argparse.Namespace, recipe: str, answers: dict[str, list[int]]
+    args: argparse.Namespace, recipe: str, answers: dict[str, dict[str, int]]
 ) -> dict[str, Scores]:
     """Each row's score of every question, averaged over seeds."""
 
