@@ -21,6 +21,7 @@ import orjson
 import run
 from numpy.typing import NDArray
 
+from featherweight.tasks import load_task
 from featherweight.tasks.choice import SETS
 
 RESAMPLES = 10_000
