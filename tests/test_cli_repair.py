@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,17 @@ from typer.testing import CliRunner, Result
 
 from featherweight.cli import app
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tiny_banks import save_tiny_whole
-from trainings import environment, setting
+from tiny_banks import save_tiny_whole  # noqa: E402
+from trainings import environment, setting  # noqa: E402
 
-from featherweight.distill.trainer import ObjectiveTrainer
-from featherweight.engines import Request, load_engine
-from featherweight.engines.hf_bank import read_bank
-from featherweight.show_compress import work_progress
-from featherweight.show_train import TrainView
+from featherweight.distill.trainer import ObjectiveTrainer  # noqa: E402
+from featherweight.engines import Request, load_engine  # noqa: E402
+from featherweight.engines.hf_bank import read_bank  # noqa: E402
+from featherweight.show_compress import work_progress  # noqa: E402
+from featherweight.show_train import TrainView  # noqa: E402
 
 pytestmark = pytest.mark.model
 
@@ -178,7 +179,17 @@ KILLED = """
 """
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the killed process has: the order in which floats are added up is part of a trajectory."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.e2e
+@pytest.mark.usefixtures("one_thread")
 def test_killed_it_goes_on(folder: Path, tmp_path: Path) -> None:
     how = ("--method", "prompts", "--prompts", 2, "--save-every", 1, *val(folder))
     words = [str(word) for word in asked(folder, tmp_path / "cut", *how)]
