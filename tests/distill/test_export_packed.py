@@ -157,3 +157,14 @@ def test_compressed_tensors_refuses_what_it_has_no_place_for(base: Path, tmp_pat
     (out / "there").mkdir(parents=True)
     with pytest.raises(OutputError, match="there already"):
         export_compressed_tensors(str(base), out)
+
+
+def test_a_prompt_bank_is_neither_compressed_nor_exported(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "bank").mkdir()
+    (tmp_path / "bank" / "bank.json").write_text("{}")
+    spec = f"hf:{tmp_path / 'bank'}"
+    with pytest.raises(CompressError, match="is a prompt bank, not a whole model; name its base"):
+        compress(spec, [parse_recipe("rtn:bits=4")], tmp_path / "out")
+    with pytest.raises(EngineError, match="is a prompt bank, which only hf: reads"):
+        export_gguf(str(tmp_path / "bank"), tmp_path / "m.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["bank"]

@@ -30,6 +30,7 @@ from featherweight.compress.solvers import Inputs, check_mask, solve
 from featherweight.compress.store import Result, Store, forget, partial
 from featherweight.compress.structure import check_finite
 from featherweight.engines.dequantised import dequantised
+from featherweight.engines.hf_bank import is_bank
 from featherweight.engines.hf_open import (
     choose_dtype,
     is_adapter,
@@ -133,6 +134,8 @@ def _source(spec: str) -> Path:
         raise CompressError(
             f"{spec} is an adapter; merge it first with `featherweight export {rest} --output DIR`."
         )
+    if is_bank(folder):
+        raise CompressError(f"{spec} is a prompt bank, not a whole model; name its base.")
     with opening(spec):
         config = load_config(folder)
     if getattr(config, "quantization_config", None) is not None:

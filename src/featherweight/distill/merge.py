@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 
 from featherweight.engines import hf_open
+from featherweight.engines.hf_bank import is_bank
 from featherweight.engines.load import missing
 from featherweight.engines.packed import is_packed
 from featherweight.errors import EngineError
@@ -80,6 +81,10 @@ def locate(name: str) -> Place:
     """The directories that `name` stands for; raises `EngineError` for one that is no model."""
     with hf_open.opening(name):
         folder = hf_open.model_folder(name)
+        if is_bank(folder):
+            raise EngineError(
+                f"{name} is a prompt bank, which only hf: reads; export its base instead."
+            )
         if not hf_open.is_adapter(folder):
             hf_open.check_weights(name, folder, "model", hf_open.WEIGHTS)
             return Place(name, folder, folder, name)
