@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from tiny_llama import save_tiny_llama
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 WORDS = (
     "team asked remote control that is easy summary keeps every letter claim true yes no".split()
@@ -83,3 +85,14 @@ def losses(folder: Path) -> dict[int, float]:
     """Training loss by step."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def other_weights(model: Path, folder: Path) -> str:
+    """The spec of a model with other weights and the same tokens, saved to `folder`."""
+    made = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    for parameter in made.parameters():
+        parameter.data.mul_(1.2)
+    made.save_pretrained(folder)
+    for file in model.glob("tokenizer*"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    return f"hf:{folder}"

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from featherweight.cli_io import console, fail, print_json, say, usage_errors
-from featherweight.errors import CompressError, FeatherweightError, UnknownModelError
+from featherweight.cli_io import STOPPED, console, fail, print_json, run_errors, usage_errors
+from featherweight.errors import CompressError
 
 RECIPES = (
     "What to do, as gptq:bits=3,group=64; several make one folder each. Kinds: rtn, gptq, "
@@ -52,25 +52,17 @@ def compress(
             raise CompressError(f"recipe {twice[0]} was given twice; give it once.")
         texts = None if calibrate is None else read_texts(calibrate, data, split, limit)
     mode = None if sequential is None else "sequential" if sequential else "shared"
-    try:
-        with work_progress() as progress:
-            made = run(
-                model,
-                recipes,
-                output,
-                texts,
-                mode=mode,  # type: ignore[arg-type]
-                tokens=tokens,
-                length=length,
-                progress=progress,
-            )
-    except UnknownModelError as error:
-        fail(error, code=2)
-    except FeatherweightError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        say("stopped; the same command goes on where it was.")
-        raise typer.Exit(130) from None
+    with run_errors(STOPPED), work_progress() as progress:
+        made = run(
+            model,
+            recipes,
+            output,
+            texts,
+            mode=mode,  # type: ignore[arg-type]
+            tokens=tokens,
+            length=length,
+            progress=progress,
+        )
     if json:
         print_json([one.manifest for one in made])
     else:

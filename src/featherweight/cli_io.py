@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from featherweight.errors import FeatherweightError
+from featherweight.errors import FeatherweightError, UnknownModelError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+STOPPED = "stopped; the same command goes on where it was."
 
 
 def console() -> "Console":
@@ -42,6 +44,21 @@ def complain(error: FeatherweightError) -> None:
 def fail(error: FeatherweightError, code: int = 1) -> NoReturn:
     complain(error)
     raise typer.Exit(code)
+
+
+@contextmanager
+def run_errors(stopped: str) -> Iterator[None]:
+    """Around long work: exit code 2 for a model that is not known, 1 for what failed, 130 and
+    `stopped` for Control-C."""
+    try:
+        yield
+    except UnknownModelError as error:
+        fail(error, code=2)
+    except FeatherweightError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        say(stopped)
+        raise typer.Exit(130) from None
 
 
 @contextmanager

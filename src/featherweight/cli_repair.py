@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from featherweight.cli_io import console, fail, print_json, say, usage_errors
-from featherweight.errors import FeatherweightError, TrainingError, UnknownModelError
+from featherweight.cli_io import STOPPED, console, fail, print_json, run_errors, usage_errors
+from featherweight.errors import TrainingError
 
 
 class Method(StrEnum):
@@ -79,27 +79,19 @@ def repair(
             own = data_dir is None or Path(val).suffix
             tests = read_texts(val, limit=val_limit) if own else None
             tests = tests or read_texts(data, data_dir, val, val_limit)
-    try:
-        with TrainView(console()) as view, repair_progress() as progress:
-            found = run(
-                model,
-                method.value,
-                learnt,
-                output,
-                val=tests,
-                teacher=teacher,
-                count=prompts,
-                settings=settings,
-                tell=view,
-                progress=progress,
-            )
-    except UnknownModelError as error:
-        fail(error, code=2)
-    except FeatherweightError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        say("stopped; the same command goes on where it was.")
-        raise typer.Exit(130) from None
+    with run_errors(STOPPED), TrainView(console()) as view, repair_progress() as progress:
+        found = run(
+            model,
+            method.value,
+            learnt,
+            output,
+            val=tests,
+            teacher=teacher,
+            count=prompts,
+            settings=settings,
+            tell=view,
+            progress=progress,
+        )
     if json:
         print_json(dict(found.manifest))
     else:

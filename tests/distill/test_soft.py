@@ -15,7 +15,7 @@ from tiny_llama import save_tiny_llama
 from tiny_stacks import save_tiny
 from torch import Tensor
 from torch.nn import functional
-from trainings import losses, setting, weights
+from trainings import losses, other_weights, setting, weights
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from featherweight.compress import compress, parse_recipe
@@ -255,15 +255,7 @@ def test_stopped_and_resumed_is_never_stopped(
 
 @pytest.fixture(scope="module")
 def teacher(folder: Path) -> str:
-    """A model with other weights and the same tokens."""
-    other = folder / "teacher"
-    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
-    for p in model.parameters():
-        p.data.mul_(1.2)
-    model.save_pretrained(other)
-    for file in (folder / "model").glob("tokenizer*"):
-        (other / file.name).write_bytes(file.read_bytes())
-    return f"hf:{other}"
+    return other_weights(folder / "model", folder / "teacher")
 
 
 def test_a_teacher_reads_without_the_prompt(

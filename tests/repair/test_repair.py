@@ -13,8 +13,7 @@ pytest.importorskip("transformers")
 
 from safetensors import SafetensorError  # noqa: E402
 from tiny_banks import save_tiny_whole  # noqa: E402
-from trainings import WORDS, setting, weights  # noqa: E402
-from transformers import AutoModelForCausalLM  # noqa: E402
+from trainings import WORDS, other_weights, setting, weights  # noqa: E402
 
 from featherweight.compress import compress, parse_recipe  # noqa: E402
 from featherweight.distill import Settings  # noqa: E402
@@ -69,15 +68,7 @@ def val(folder: Path) -> Task:
 
 @pytest.fixture(scope="module")
 def teacher(folder: Path) -> str:
-    """A model with other weights and the same tokens."""
-    other = folder / "teacher"
-    model = AutoModelForCausalLM.from_pretrained(folder / "whole", dtype=torch.float32)
-    for p in model.parameters():
-        p.data.mul_(1.2)
-    model.save_pretrained(other)
-    for file in (folder / "whole").glob("tokenizer*"):
-        (other / file.name).write_bytes(file.read_bytes())
-    return f"hf:{other}"
+    return other_weights(folder / "whole", folder / "teacher")
 
 
 def loss_of(made: Path, task: Task) -> float:
