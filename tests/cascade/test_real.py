@@ -123,9 +123,9 @@ def test_streaming_decides_as_generate_does(engine: Engine, cascade: Cascade) ->
         assert (again.text, again.completion_tokens) == (final.text, final.completion_tokens)
 
 
+@pytest.mark.parametrize("engine", ["hf"], indirect=True)
 def test_answers_of_a_batch_are_stopped_one_by_one(engine: Engine) -> None:
-    if not isinstance(engine, Watched):
-        pytest.skip("its batches give whole answers")
+    assert isinstance(engine, Watched)
     asked = requests(engine)
     plain = list(engine.generate(asked))
     limits = [None, 1, 3, None, 2, 100]
