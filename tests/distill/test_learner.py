@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GemmaConfig, GemmaForCausalLM
 
 from featherweight.distill.data import BLANK, Reader, Sample, collate
 from featherweight.distill.head import head_of
-from featherweight.distill.learner import Learner, check_head, headless
+from featherweight.distill.learner import Learner, check_head, headless, label_states
 from featherweight.distill.objective import Objective
 from featherweight.distill.student import adapt, open_base
 from featherweight.errors import TrainingError
@@ -126,6 +126,26 @@ def test_the_last_layer_is_left_out_and_put_back(model: Any) -> None:
         assert student(**inputs).logits.numel() == 0
     assert seen[0].shape[-1] == head_of(student, "m").weight.shape[1]
     torch.testing.assert_close(student(**inputs).logits, before, rtol=0, atol=0)
+
+
+def test_the_last_block_ends_at_the_labels_rows(model: Any) -> None:
+    student = model[0].eval()
+    decoder = student.get_decoder()
+    if hasattr(decoder, "block"):
+        output = decoder.block[-1].layer[-1].DenseReluDense.wo
+    else:
+        output = decoder.layers[-1].mlp.down_proj
+    shapes = []
+    hook = output.register_forward_hook(lambda _, given, out: shapes.append(out.shape))
+    tensors = batch(model)
+    rows = (tensors.pop("labels").flatten() != -100).nonzero()[:, 0]
+    got = label_states(student, tensors, rows)
+    with headless(student) as seen:
+        student(**tensors, use_cache=False)
+    hook.remove()
+    torch.testing.assert_close(got, seen[0].flatten(0, 1)[rows])
+    few, whole = shapes
+    assert few[:-1].numel() == len(rows) < whole[:-1].numel()
 
 
 def test_lora_on_the_head_gets_its_gradients(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Student, teacher and objective as one module: its forward is the loss.
 
 The objective runs inside this module's forward, so that DDP and FSDP, which wrap it, see every
-parameter used. Models run without their last layer: only rows with a label reach it.
+parameter used. Models run without their output layer: only rows with a label reach it. In the last
+block, what works on each position by itself runs at these rows only, too.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -121,9 +123,47 @@ def _can(objective: Objective, teacher: object, correct: Tensor | None) -> bool:
 
 def label_states(model: Any, inputs: Mapping[str, Tensor], rows: Tensor) -> Tensor:
     """Final hidden states [n, H] at `rows` of the flattened [B x T] positions."""
-    with headless(model) as seen:
+    with headless(model) as seen, at_rows(_ending(model), rows):
         model(**inputs, use_cache=False)
     return seen[0].flatten(0, 1)[rows]
+
+
+def _ending(model: Any) -> list[nn.Module]:
+    """What the last block does after it has attended: attention's output layer, and the MLP.
+
+    [] for a structure that is not known, among them a mixture of experts, and for `Soft`, which
+    runs its blocks on the prompt first.
+    """
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        return []  # blocks run again in backward, when these modules are themselves again
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    blocks = getattr(decoder, "layers", None) or getattr(decoder, "block", None)
+    if not isinstance(blocks, nn.ModuleList):
+        return []
+    parts = dict(blocks[-1].named_modules())
+    names = ("self_attn.o_proj", "mlp", "layer.2.DenseReluDense")
+    found = [parts[name] for name in names if name in parts]
+    outputs = [getattr(part, "down_proj", None) or getattr(part, "wo", None) for part in found]
+    return found if any(isinstance(output, nn.Module) for output in outputs) else []
+
+
+@contextmanager
+def at_rows(modules: Iterable[nn.Module], rows: Tensor) -> Iterator[None]:
+    """Inside, modules of [B, T, H] compute `rows` of the flattened positions; others are zeros.
+
+    Exact for these rows where no position looks at another one afterwards.
+    """
+    with ExitStack() as stack:
+        for module in modules:
+            module.forward = functools.partial(_at_rows, module.forward, rows)
+            stack.callback(delattr, module, "forward")
+        yield
+
+
+def _at_rows(forward: Callable[[Tensor], Tensor], rows: Tensor, states: Tensor) -> Tensor:
+    found = forward(states.flatten(0, 1)[rows])
+    out = found.new_zeros(states.shape[0] * states.shape[1], found.shape[-1])
+    return out.index_copy(0, rows, found).unflatten(0, states.shape[:2])
 
 
 @contextmanager
