@@ -122,7 +122,13 @@ def _can(objective: Objective, teacher: object, correct: Tensor | None) -> bool:
 
 
 def label_states(model: Any, inputs: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-    """Final hidden states [n, H] at `rows` of the flattened [B x T] positions."""
+    """Final hidden states [n, H] at `rows` of the flattened [B x T] positions.
+
+    A decoder-only model gets no mask: what `collate` pads stands behind everything that is read,
+    and without one attention need not compute what comes later.
+    """
+    if not model.config.is_encoder_decoder:
+        inputs = {name: inputs[name] for name in inputs if name != "attention_mask"}
     with headless(model) as seen, at_rows(_ending(model), rows):
         model(**inputs, use_cache=False)
     return seen[0].flatten(0, 1)[rows]

@@ -69,7 +69,7 @@ class Soft(nn.Module):  # type: ignore[misc]
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         past_key_values: Any = None,
         use_cache: bool = False,
@@ -78,10 +78,11 @@ class Soft(nn.Module):  # type: ignore[misc]
         """As the model's own; without a cache, rows padded on the right stand behind the prompt."""
         if past_key_values is None:
             past_key_values = self._cache(len(input_ids))
-            before = past_key_values.get_seq_length()
-            position_ids = positions(attention_mask, before)
-            ones = attention_mask.new_ones(len(attention_mask), before)
-            attention_mask = torch.cat([ones, attention_mask], 1)
+            if attention_mask is not None:
+                before = past_key_values.get_seq_length()
+                position_ids = positions(attention_mask, before)
+                ones = attention_mask.new_ones(len(attention_mask), before)
+                attention_mask = torch.cat([ones, attention_mask], 1)
         return self.base(
             input_ids=input_ids,
             attention_mask=attention_mask,
