@@ -34,7 +34,10 @@ def compress(
         ),
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="About so many tokens are read.")] = 65_536,
-    length: Annotated[int, typer.Option(min=8, help="In sequences of so many.")] = 1024,
+    length: Annotated[
+        int | None,
+        typer.Option(min=8, help="In sequences of so many: 1,024, or what the model holds."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the manifests.")] = False,
 ) -> None:
     """Make smaller copies of a model: quantised, sparse, or with parts cut out."""

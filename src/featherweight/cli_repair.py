@@ -16,6 +16,7 @@ class Method(StrEnum):
     prefix = "prefix"
     lora = "lora"
     neo = "neo"
+    spp = "spp"
 
 
 def repair(
@@ -35,7 +36,7 @@ def repair(
     ] = None,
     prompts: Annotated[int, typer.Option(min=1, help="How many prompts learn.")] = 4,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a prompt or prefix.")] = 20,
-    rank: Annotated[int | None, typer.Option(min=1, help="LoRA's.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="LoRA's or SPP's.")] = None,
     lr: Annotated[float | None, typer.Option(help="By method and size.")] = None,
     epochs: Annotated[float, typer.Option()] = 1.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of epochs.")] = None,
@@ -49,7 +50,7 @@ def repair(
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
-    """Bring a compressed model back: soft prompts chosen for each input, or LoRA."""
+    """Bring a compressed model back: soft prompts chosen for each input, LoRA, or SPP."""
     try:
         from featherweight.compress import read_texts
         from featherweight.distill import Settings

@@ -33,6 +33,7 @@ class Tune(StrEnum):
     lora = "lora"
     prompt = "prompt"
     prefix = "prefix"
+    spp = "spp"
 
 
 class Divergence(StrEnum):

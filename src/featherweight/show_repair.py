@@ -50,9 +50,17 @@ def _losses(console: Console, val: dict[str, Any], wins: list[int] | None) -> No
     for column in ("chosen by", "nats a token", "wins"):
         table.add_column(column, justify="left" if column == "chosen by" else "right")
     for way in ways[:SHOWN]:
-        how = way["selection"]
-        text = f"layer {how['layer']}, {how['tokens']} tokens"
-        text += "" if how["first_key"] else ", without first keys"
-        text += ", against the usual" if how["usual"] else ""
-        table.add_row(text, f"{way['loss']:.4f}", " ".join(map(str, way["wins"])))
+        wins_of = " ".join(map(str, way["wins"]))
+        table.add_row(_way(way["selection"]), f"{way['loss']:.4f}", wins_of)
+    if once := val.get("one_pass"):
+        two = next(way for way in ways if way["selection"] == once["selection"])
+        table.add_row("the best of the deeper layers:", "", "")
+        table.add_row(f"{_way(two['selection'])}, two passes", f"{two['loss']:.4f}", "")
+        table.add_row(f"{_way(once['selection'])}, one pass", f"{once['loss']:.4f}", "")
     console.print(table)
+
+
+def _way(how: dict[str, Any]) -> str:
+    text = f"layer {how['layer']}, {how['tokens']} tokens"
+    text += "" if how["first_key"] else ", without first keys"
+    return text + (", against the usual" if how["usual"] else "")

@@ -12,7 +12,7 @@ from tiny_stacks import tiny  # noqa: E402
 
 from featherweight.compress.calibrate import Sample, encode  # noqa: E402
 from featherweight.compress.sequences import calibration  # noqa: E402
-from featherweight.errors import DataError  # noqa: E402
+from featherweight.errors import CompressError, DataError  # noqa: E402
 from featherweight.tasks import Example, Task  # noqa: E402
 
 pytestmark = pytest.mark.model
@@ -61,10 +61,12 @@ def test_a_long_text_is_read_to_its_end(llama: tuple[Any, Any]) -> None:
     texts = running(" ".join(TEXTS) * 12)
     whole = stream(texts, *llama)
     assert len(whole) > 2048
-    found = calibration(texts, *llama, "m", 10**6, 1024)
+    found = calibration(texts, *llama, "m", 10**6, None)
     lengths = {len(sample.ids) for batch in found for sample in batch}
     assert lengths == {256}  # no sequence is longer than the context
     assert sum(map(len, found)) == len(whole) // 256
+    with pytest.raises(CompressError, match="--length 1,024 is more than m holds"):
+        calibration(texts, *llama, "m", 10**6, 1024)
 
 
 def test_batches_are_bounded(llama: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from trainings import WORDS, other_weights, setting, weights  # noqa: E402
 from featherweight.compress import compress, parse_recipe  # noqa: E402
 from featherweight.distill import Settings  # noqa: E402
 from featherweight.distill.data import Reader, samples  # noqa: E402
+from featherweight.distill.soft import save_bank  # noqa: E402
 from featherweight.distill.teach import teach  # noqa: E402
 from featherweight.distill.trainer import ObjectiveTrainer  # noqa: E402
 from featherweight.engines import Request, load_engine  # noqa: E402
@@ -126,6 +127,23 @@ def test_a_bank_of_prompts_that_learnt_apart(made: Repaired, data: Task, val: Ta
     (answer,) = engine.generate([Request("The team", max_tokens=5)])
     assert answer.error is None
     engine.close()
+
+
+def test_one_pass_over_a_deeper_layer_is_told_beside_two(
+    made: Repaired, val: Task, tmp_path: Path
+) -> None:
+    facts = made.manifest["val"]
+    once = facts["one_pass"]
+    two = next(way for way in facts["ways"] if way["selection"]["layer"] > 0)
+    assert once["selection"] == two["selection"]
+    how = dict(once["selection"])
+    how |= {"usual": tuple(how["usual"])}
+    stored = read_bank("b", made.folder)
+    for passes, loss in ((1, once["loss"]), (2, two["loss"])):
+        output = tmp_path / f"{passes}"
+        output.mkdir()
+        save_bank(replace(stored, selection=Selection(**how | {"passes": passes})), output)
+        assert loss_of(output, val) == pytest.approx(loss, rel=1e-4)
 
 
 def test_the_best_single_prompt_has_the_least_loss(

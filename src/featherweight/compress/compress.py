@@ -50,7 +50,7 @@ from featherweight.tasks import Task
 Mode = Literal["sequential", "shared"]
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
-TOKENS, LENGTH = 65_536, 1024
+TOKENS = 65_536
 COPIED = (*CARRIED, "generation_config.json")
 PROVED = 64  # tokens that the directory must answer as the model in memory does
 
@@ -71,7 +71,7 @@ def compress(
     *,
     mode: Mode | None = None,
     tokens: int = TOKENS,
-    length: int = LENGTH,
+    length: int | None = None,
     dtype: str = "auto",
     device: str | None = None,
     progress: Progress | None = None,
@@ -80,7 +80,8 @@ def compress(
 
     One recipe goes to `output`, several to `output`/TEXT each. `mode` is sequential for one and
     shared for several unless it is given. About `tokens` of `texts` are read in sequences of
-    `length`, in `dtype` (auto, fp32, bf16). Stopped runs go on when called again in the same way.
+    `length` (as `calibration` takes it), in `dtype` (auto, fp32, bf16). Stopped runs go on when
+    called again in the same way.
 
     Raises `CompressError` for a recipe that does not fit the model and for a model that cannot be
     compressed, `EngineError` for one that cannot be opened, `DataError` for texts that do not do,

@@ -8,27 +8,33 @@ from typing import Any
 
 from featherweight.compress.calibrate import Sample, batches, encode, first
 from featherweight.engines.hf_model import Model
-from featherweight.errors import DataError
+from featherweight.errors import CompressError, DataError
 from featherweight.tasks import Task
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS, LENGTH = 4096, 1024
 
 
 def calibration(
-    texts: Task, model: Any, tokenizer: Any, name: str, tokens: int, length: int
+    texts: Task, model: Any, tokenizer: Any, name: str, tokens: int, length: int | None
 ) -> list[list[Sample]]:
     """Batches of at most `BATCH_TOKENS`, of about `tokens` in all.
 
     A decoder-only model's texts are joined, an end token between them, and cut into sequences of
-    `length`; where there are more than needed, those at even distances are taken. An
-    encoder-decoder reads whole pairs, the first that make up `tokens`. Raises `DataError` for texts
-    that do not fill one sequence.
+    `length` (1,024, or the context where it is shorter); where there are more than needed, those at
+    even distances are taken. An encoder-decoder reads whole pairs, the first that make up `tokens`,
+    each side cut to `length`. Raises `DataError` for texts that do not fill one sequence, and
+    `CompressError` for a `length` that the model does not hold.
     """
+    context = Model(model, name).context_length(tokenizer)
+    if length is None:
+        length = min(LENGTH, context)
+    elif length > context:
+        raise CompressError(
+            f"--length {length:,} is more than {name} holds ({context:,}); lower it."
+        )
     if model.config.is_encoder_decoder:
         pairs = encode(texts.examples, model, tokenizer, name, length)
         return list(batches(first(pairs, tokens)))
-    own = Model(model, name)
-    length = min(length, own.context_length(tokenizer))
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     stream: list[int] = []
     for sample in encode(texts.examples, model, tokenizer, name, None):

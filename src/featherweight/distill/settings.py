@@ -10,7 +10,8 @@
 | cat-dist | LoRA or full | 0.5 | the same |
 | gatekeeper | LoRA or full | 0 | wrong tokens are pushed to uniform |
 
-sft and kd tune all weights, or a soft prompt or prefix before frozen ones.
+sft and kd tune all weights, or a soft prompt or prefix before frozen ones, or what a pruned model
+kept (spp).
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -19,14 +20,15 @@ from typing import Any, Literal, get_args
 from featherweight.distill.divergence import DIVERGENCES, Divergence
 from featherweight.distill.objective import Mask, Objective
 from featherweight.distill.soft import SOFT_KINDS
+from featherweight.distill.spp import SPP_RANK
 from featherweight.distill.student import LORA_KINDS, LoraKind, alpha_of
 from featherweight.errors import TrainingError
 
 Method = Literal["sft", "lora", "kd", "neo", "cat-xent", "cat-dist", "gatekeeper"]
 METHODS: tuple[str, ...] = get_args(Method)
-Tune = Literal["full", "lora", "prompt", "prefix"]
+Tune = Literal["full", "lora", "prompt", "prefix", "spp"]
 LOSSES, SCORES = ("loss", "ce"), ("right", "rouge1", "rouge2", "rougeL", "rougeLsum")
-SOFT_LR = 1e-2
+SOFT_LR = SPP_LR = 1e-2
 LARGE = 1_000_000_000  # parameters from which the published rank and rates are taken as they are
 
 
@@ -140,8 +142,9 @@ def derive(settings: Settings, params: int, has_teacher: bool) -> Plan:
     reasons: dict[str, str] = {}
     method = settings.method
     soft = settings.tune in SOFT_KINDS
+    frozen = soft or settings.tune == "spp"
     if method is None:
-        method = "kd" if soft and has_teacher else "sft" if soft else None
+        method = "kd" if frozen and has_teacher else "sft" if frozen else None
         method = method or ("neo" if has_teacher else "lora")
         reasons["method"] = "a teacher is named" if has_teacher else "no teacher is named"
     tune = settings.tune
@@ -151,7 +154,7 @@ def derive(settings: Settings, params: int, has_teacher: bool) -> Plan:
     others = {"lora": "sft", "neo": "kd"}
     if tune == "lora":
         others = {"sft": "lora", "kd": "neo"}
-    elif soft:
+    elif frozen:
         others |= {"cat-xent": "sft", "cat-dist": "kd", "gatekeeper": "sft"}
     if method in others:
         raise TrainingError(
@@ -177,12 +180,18 @@ def derive(settings: Settings, params: int, has_teacher: bool) -> Plan:
         if settings.rank is None:
             reasons["rank"] = f"{params / 1e6:,.0f}M parameters"
         reasons["alpha"] = "twice the rank" if settings.lora != "rslora" else "twice its root"
+    if tune == "spp":
+        rank = settings.rank or SPP_RANK
+        if settings.rank is None:
+            reasons["rank"] = "as published"
     lr = settings.lr
     if lr is None:
         lr = (2e-5 if large else 3e-5) * (10 if tune == "lora" else 1)
         reasons["lr"] = "ten times that of full tuning" if tune == "lora" else "full tuning"
         if soft:
             lr, reasons["lr"] = SOFT_LR, "few numbers learn, far from where they start"
+        if tune == "spp":
+            lr, reasons["lr"] = SPP_LR, "it learns shares of the weights, which are small"
     # a mask that leaves nothing makes a perfect loss
     masked = objective.mask != "all" or objective.gate is not None
     stop_on = settings.stop_on or ("ce" if masked else "loss")
@@ -245,8 +254,11 @@ def described(plan: Plan) -> list[tuple[str, str, str]]:
     if plan.tune in SOFT_KINDS:
         rows.append(("places", plan.places))
     if plan.tune == "lora":
-        rows += [("lora", f"{plan.lora} on {plan.targets}")]
-        rows += [("rank", plan.rank), ("alpha", f"{plan.alpha:g}")]
+        rows.append(("lora", f"{plan.lora} on {plan.targets}"))
+    if plan.rank is not None:
+        rows.append(("rank", plan.rank))
+    if plan.alpha is not None:
+        rows.append(("alpha", f"{plan.alpha:g}"))
     rows.append(("lr", f"{plan.lr:g}"))
     if o.gate is not None:
         rows.append(("gate", o.gate))

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from featherweight.distill.soft import Soft, save_bank
+from featherweight.distill.spp import save_multiplied
 from featherweight.engines.dequantised import dequantised
 from featherweight.engines.hf_bank import is_bank
 from featherweight.engines.hf_open import is_adapter, model_folder, open_model, opening
@@ -126,11 +127,13 @@ def _adapter_state(model: Any) -> dict[str, Tensor]:
 
 
 def save_student(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
-    """Write model (in `dtype`), adapter or prompt, and tokenizer, into `folder`."""
+    """Write model (in `dtype`, or packed), adapter or prompt, and tokenizer, into `folder`."""
     if isinstance(model, Soft):
         save_bank(model.stored(), folder)
         return  # the tokenizer is the base's
-    if not hasattr(model, "peft_config"):
+    if hasattr(model, "pruned_base"):
+        save_multiplied(model, folder)
+    elif not hasattr(model, "peft_config"):
         kept = model.dtype
         model.to(dtype).save_pretrained(folder)
         model.to(kept)  # the last use of it: rounded now

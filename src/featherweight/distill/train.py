@@ -34,6 +34,7 @@ from featherweight.distill.head import Head
 from featherweight.distill.learner import Learner, check_head
 from featherweight.distill.settings import LOSSES, Plan, Settings, derive, described
 from featherweight.distill.soft import SOFT_KINDS, Soft
+from featherweight.distill.spp import multiply
 from featherweight.distill.student import adapt, counted, load_trainable, open_base, save_student
 from featherweight.distill.teacher import open_teacher, shared_vocabulary
 from featherweight.distill.texts import Texts
@@ -136,6 +137,8 @@ def _train(
     if plan.rank is not None and plan.alpha is not None:
         of = (settings.lora, plan.rank, plan.alpha, settings.dropout, settings.targets)
         model = adapt(model, base, *of)
+    elif plan.tune == "spp" and plan.rank is not None:
+        model = multiply(model, base, plan.rank)
     elif plan.tune in SOFT_KINDS:
         start = _tokens_of(learnt, plan.places, settings.seed).to(device)
         model = Soft(model, base, plan.tune, start)  # type: ignore[arg-type]

@@ -57,13 +57,17 @@ class Packed:
         total = self.shape[0] * self.shape[1]
         return total if self.mask is None else int(unpack_bits(self.mask, 1, total).sum())
 
+    def entries(self) -> Tensor | None:
+        """Which of the weight's entries, in row order, are not pruned: bool [R*C]."""
+        if self.mask is None:
+            return None
+        return unpack_bits(self.mask, 1, self.shape[0] * self.shape[1]).bool()
+
     def dense(self) -> Tensor:
         """The weight [R, C] in float32, exactly as the compressing run computed it."""
         rows, columns = self.shape
         count = self.kept()
-        kept = None
-        if self.mask is not None:
-            kept = unpack_bits(self.mask, 1, rows * columns).bool()
+        kept = self.entries()
         if self.values is not None:
             entries = self.values.float()
         else:

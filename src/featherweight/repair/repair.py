@@ -7,6 +7,7 @@
 | prefix | keys and values in every layer | a bank of one |
 | lora | LoRA on the answers or the text | an adapter |
 | neo | LoRA with the uncompressed model as teacher | an adapter |
+| spp | what a pruned model kept | a packed model with the same mask |
 """
 
 import contextlib
@@ -31,11 +32,11 @@ from featherweight.engines.safetensor import safetensor_errors
 from featherweight.errors import OutputError, RepairError
 from featherweight.files import output_errors, write_atomic
 from featherweight.repair.bank import combine, read_prompts
-from featherweight.repair.choose import choose, contexts, losses
+from featherweight.repair.choose import choose, contexts, in_one_pass, losses
 from featherweight.tasks import Example, Task
 from featherweight.tasks.run import versions
 
-Method = Literal["prompts", "idp", "prefix", "lora", "neo"]
+Method = Literal["prompts", "idp", "prefix", "lora", "neo", "spp"]
 METHODS: tuple[str, ...] = get_args(Method)
 PARTS, MANIFEST = "prompts", "manifest.json"
 USUAL = 256  # learnt samples that the prompts' usual scores are taken from
@@ -77,9 +78,10 @@ def repair(
     if method == "lora" and teacher is not None:
         raise RepairError("lora learns from no teacher; leave --teacher out, or choose neo.")
     settings = settings or Settings()
-    if method in ("lora", "neo", "prefix"):
-        own = replace(settings, tune="prefix")
-        if method != "prefix":
+    if method in ("lora", "neo", "prefix", "spp"):
+        if method == "prefix" or method == "spp":
+            own = replace(settings, tune=method)
+        else:
             own = replace(settings, method=method)
         trained = train(spec, data, output, val=val, teacher=teacher, settings=own, tell=tell)
         return Repaired(trained.folder, trained.result)
@@ -217,5 +219,8 @@ def _decided(
     learnt = contexts(samples(data, reader, length), data.kind == "text")
     ways = choose(model, bank, learnt[:: -(-len(learnt) // USUAL)], asked, measured, progress)
     facts["val"]["ways"] = [asdict(way) for way in ways]
+    if deep := next((way for way in ways if way.selection.layer), None):
+        once = in_one_pass(model, bank, deep, asked, measured)
+        facts["val"]["one_pass"] = {"selection": asdict(deep.selection), "loss": once}
     facts["chosen"] = list(ways[0].wins)
     return replace(bank, selection=ways[0].selection), facts
