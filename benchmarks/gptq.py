@@ -1,18 +1,20 @@
-"""GPTQ beside llm-compressor: seconds, layer error, perplexity; the same model, tokens and groups.
+"""GPTQ beside its peers: seconds, layer error, perplexity; the same model, tokens and groups.
 
-usage: gptq.py --model DIR --data DIR --peer PYTHON [--tokens 65536] [--rounds 3] [--threads 1]
+usage: gptq.py --model DIR --data DIR --peer llm-compressor=PYTHON --peer gptqmodel=PYTHON
+               [--tokens 65536] [--rounds 3] [--threads 1] [--cases sequential shared]
        gptq.py --table FILE
 
-`--peer` is the Python of an environment with llmcompressor 0.14 (its pins do not go with ours):
-python -m venv peer; peer/bin/pip install llmcompressor==0.14.0.1 (with torch held at ours).
+`--peer` names the Python of an environment with llmcompressor 0.14 or GPTQModel 7.7, whose pins do
+not go with ours: python -m venv peer; peer/bin/pip install llmcompressor==0.14.0.1 (torch held at
+ours), and gptqmodel==7.7.0 --no-deps in another one beside the same.
 
-| case | ours | llm-compressor |
-| --- | --- | --- |
-| sequential | `compress` of one recipe | its default: error is propagated |
-| shared | `--shared` | propagate_error off |
+| case | ours | llm-compressor | gptqmodel |
+| --- | --- | --- | --- |
+| sequential | `compress` of one recipe | its default: error is propagated | its default: so it is |
+| shared | `--shared` | propagate_error off | - |
 
-4 bits, groups of 64, asymmetric, no act-order on both sides; bfloat16 weights and forwards; the
-calibration is made once and given to both as token ids (WikiText-2's validation text in sequences
+4 bits, groups of 64, asymmetric, no act-order, damping of 1 % on all sides; bfloat16 weights and
+forwards; the calibration is made once and given to all as token ids (WikiText-2, val, sequences
 of 512). A contestant runs in a process of its own, start and imports not counted; rounds are
 interleaved. Both results are scored by the same code: perplexity on `--eval` tokens of WikiText-2's
 test text, and the mean over layers of ||X(W - Q)||^2 / ||XW||^2 with X the original's activations.
@@ -33,13 +35,14 @@ HERE = Path(__file__).parent
 LENGTH, GROUP = 512, 64
 RECIPE = f"gptq:bits=4,group={GROUP}"
 CASES = ("sequential", "shared")
+PEERS = ("llm-compressor", "gptqmodel")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--peer", help="the other environment's Python")
+    parser.add_argument("--peer", action="append", default=[], help="NAME=PYTHON")
     parser.add_argument("--tokens", type=int, default=65_536)
     parser.add_argument("--eval", type=int, default=32_768)
     parser.add_argument("--rounds", type=int, default=3)
@@ -52,7 +55,7 @@ def main() -> None:
         table(json.loads(args.table.read_text()))
     elif args.one:
         impl, case, ids, output = args.one
-        run = {"featherweight": ours, "llm-compressor": theirs}[impl]
+        run = {"featherweight": ours, "llm-compressor": theirs, "gptqmodel": gptqmodel}[impl]
         run(args, case, Path(ids), Path(output))
     else:
         compare(args)
@@ -64,6 +67,7 @@ def compare(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(args.threads)
     rows: list[dict] = []
+    peers = dict(one.split("=", 1) for one in args.peer)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         ids = calibration(args.model, args.data, args.tokens, folder)
@@ -71,9 +75,10 @@ def compare(args: argparse.Namespace) -> None:
         scores: dict[tuple[str, str], dict] = {("dense", ""): scored(args, args.model)}
         for number in range(args.rounds):
             for case in args.cases:
-                for impl in ("featherweight", "llm-compressor"):
+                for impl, python in [("featherweight", sys.executable), *peers.items()]:
+                    if impl == "gptqmodel" and case == "shared":
+                        continue
                     output = folder / f"{impl}-{case}-{number}"
-                    python = args.peer if impl == "llm-compressor" else sys.executable
                     command = [python, __file__, "--model", str(args.model.absolute())]
                     command += ["--data", str(args.data), "--threads", str(args.threads)]
                     command += ["--tokens", str(args.tokens), "--one", impl, case]
@@ -88,10 +93,12 @@ def compare(args: argparse.Namespace) -> None:
                     if number == 0:
                         scores[case, impl] = scored(args, output)
                     print(case, impl, found, scores[case, impl], flush=True)
-    peer = [args.peer, "-m", "pip", "list", "--format", "json"]
-    listed = json.loads(subprocess.run(peer, check=True, capture_output=True, text=True).stdout)
-    known = ("llmcompressor", "compressed-tensors", "torch", "transformers")
-    versions = {one["name"]: one["version"] for one in listed if one["name"] in known}
+    known = ("llmcompressor", "GPTQModel", "compressed-tensors", "torch", "transformers")
+    versions = {}
+    for impl, python in peers.items():
+        listing = [python, "-m", "pip", "list", "--format", "json"]
+        listed = json.loads(subprocess.run(listing, check=True, capture_output=True).stdout)
+        versions[impl] = {one["name"]: one["version"] for one in listed if one["name"] in known}
     rows.append(measure.machine(peer=versions, tokens=args.tokens, length=LENGTH, group=GROUP,
                                 eval_tokens=args.eval, rounds=args.rounds,
                                 dense=scores["dense", ""]["perplexity"]))  # fmt: skip
@@ -99,9 +106,9 @@ def compare(args: argparse.Namespace) -> None:
         row = {"case": f"gptq 4 bits, {case}", "impl": impl, **scores[case, impl]}
         for what in ("wall_seconds", "cpu_seconds"):
             row[what] = statistics.median(one[what] for one in found)
-        peers = times[case, "llm-compressor"]
-        ratios = [b["cpu_seconds"] / a["cpu_seconds"] for a, b in zip(found, peers, strict=True)]
-        row["peer_over_this"] = statistics.median(ratios)
+        own = times[case, "featherweight"]
+        ratios = [b["cpu_seconds"] / a["cpu_seconds"] for a, b in zip(own, found, strict=True)]
+        row["times_ours"] = statistics.median(ratios)
         rows.append(row)
     (HERE / "results" / "gptq.json").write_text(json.dumps(rows, indent=1) + "\n")
     table(rows)
@@ -171,24 +178,73 @@ def theirs(args: argparse.Namespace, case: str, ids: Path, output: Path) -> None
     plain(opened, args.model, output)
 
 
+def gptqmodel(args: argparse.Namespace, _case: str, ids: Path, output: Path) -> None:
+    """Packed by them too; act_group_aware, their own order of columns, is off."""
+    import os
+
+    os.environ["GPTQMODEL_CPU_WORKERS"] = "2"  # with fewer it does not start
+    import torch
+    from gptqmodel import GPTQModel, QuantizeConfig
+
+    torch.set_num_threads(args.threads)
+    rows = json.loads(ids.read_text())
+    config = QuantizeConfig(bits=4, group_size=GROUP, desc_act=False, sym=False, device="cpu",
+                            act_group_aware=False, damp_percent=0.01)  # fmt: skip
+    with clock():
+        opened = GPTQModel.load(str(args.model), config, dtype=torch.bfloat16)
+        data = [{"input_ids": row, "attention_mask": [1] * LENGTH} for row in rows]
+        opened.quantize(data, batch_size=4096 // LENGTH)
+        opened.save(f"{output}-packed")
+    unpacked(Path(f"{output}-packed"), args.model, output)
+
+
+def unpacked(packed: Path, model: Path, output: Path) -> None:
+    """GPTQ's files (int32 of eight codes, zeros one too low) as an ordinary directory."""
+    import torch
+    from safetensors.torch import load_file
+
+    def codes(words: torch.Tensor) -> torch.Tensor:
+        return torch.stack([(words >> shift) & 15 for shift in range(0, 32, 4)], -1)
+
+    found = load_file(packed / "model.safetensors")
+    changed = {}
+    for key in [key for key in found if key.endswith(".qweight")]:
+        name = key.removesuffix(".qweight")
+        written = codes(found[key]).transpose(1, 2).flatten(0, 1)  # [in, out]
+        zeros = codes(found[f"{name}.qzeros"]).flatten(1) + 1  # [groups, out]
+        group = found[f"{name}.g_idx"].long()
+        weight = (written - zeros[group]) * found[f"{name}.scales"].float()[group]
+        changed[f"{name}.weight"] = weight.T.to(torch.bfloat16).contiguous()
+    directory(changed, model, output)
+
+
 def plain(opened: object, model: Path, output: Path) -> None:
     """Their weights as an ordinary directory: both are opened and scored by the same code."""
-    import shutil
-
     import torch
     from compressed_tensors.quantization.lifecycle.forward import fake_quantize
-    from safetensors.torch import load_file, save_file
 
-    tensors = {}
-    for file in model.glob("*.safetensors"):
-        tensors |= load_file(file)
+    changed = {}
     for name, part in opened.named_modules():
         scheme = getattr(part, "quantization_scheme", None)
         if scheme is not None and hasattr(part, "weight_scale"):
             with torch.no_grad():
                 zero = getattr(part, "weight_zero_point", None)
                 made = fake_quantize(part.weight, part.weight_scale, zero, scheme.weights)
-            tensors[f"{name}.weight"] = made.to(torch.bfloat16).contiguous()
+            changed[f"{name}.weight"] = made.to(torch.bfloat16).contiguous()
+    directory(changed, model, output)
+
+
+def directory(changed: dict, model: Path, output: Path) -> None:
+    """`model` with other weights."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    tensors: dict = {}
+    for file in model.glob("*.safetensors"):
+        tensors |= load_file(file)
+    assert changed.keys() <= tensors.keys()
+    tensors |= changed
     output.mkdir()
     save_file(tensors, output / "model.safetensors", {"format": "pt"})
     for file in model.iterdir():
@@ -239,12 +295,12 @@ def scored(args: argparse.Namespace, folder: Path) -> dict:
 
 def table(rows: list[dict]) -> None:
     print(f"perplexity of the dense model: {rows[0]['dense']:.2f}\n")
-    print("| case | impl | wall s | CPU s | peer / this | perplexity | layer error |")
+    print("| case | impl | wall s | CPU s | times ours | perplexity | layer error |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for row in rows[1:]:
         print(
             f"| {row['case']} | {row['impl']} | {row['wall_seconds']:.1f} | "
-            f"{row['cpu_seconds']:.1f} | {row['peer_over_this']:.2f} | {row['perplexity']:.2f} | "
+            f"{row['cpu_seconds']:.1f} | {row['times_ours']:.2f} | {row['perplexity']:.2f} | "
             f"{row['layer_error']:.5f} |"
         )
 

@@ -224,6 +224,8 @@ def _compress(
     )
     read = sum(len(s.ids) + len(s.target) for batch in batches for s in batch)
     blocks = [place for place, _ in places(model)]
+    answered = _answer(model.cpu(), tokenizer) if job["mode"] == "sequential" else None
+    del model  # a copy that is opened again takes as much
     for number, (recipe, folder) in enumerate(made):
         if _made(folder, recipe, job):
             continue
@@ -235,8 +237,7 @@ def _compress(
             "calibration_tokens": read,
             "job": job,
         }
-        proof = model if job["mode"] == "sequential" else None
-        _write(source, folder, store, number, blocks, facts, proof)
+        _write(source, folder, store, number, blocks, facts, answered)
         if progress:
             progress("directories", number + 1, len(made))
 
@@ -248,7 +249,7 @@ def _write(
     number: int,
     blocks: Sequence[Place],
     facts: dict[str, Any],
-    in_memory: Any,
+    answered: Tensor | None,
 ) -> None:
     """One recipe's directory, opened again and compared before it gets its name."""
     began = perf_counter()
@@ -288,27 +289,33 @@ def _write(
         for path in {path for pattern in COPIED for path in source.glob(pattern)}:
             if path.is_file():
                 shutil.copyfile(path, temporary / path.name)
-        _prove(temporary, digests, in_memory)
+        del tensors
+        _prove(temporary, digests, answered)
         manifest["seconds"]["pack"] = perf_counter() - began
         (temporary / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
 
 
-def _prove(folder: Path, digests: dict[str, str], in_memory: Any) -> None:
-    """Raise `CompressError` unless the directory opens as what was computed."""
+def _answer(model: Any, tokenizer: Any) -> Tensor:
+    """The model's logits [1, PROVED, V] for a text of its own."""
+    ids = tokenizer("The quick brown fox jumps over the lazy dog. " * 9).input_ids[:PROVED]
+    for parameter in model.parameters():
+        # a tensor that begins elsewhere, as in a mapped file, can be summed in another order
+        parameter.data = parameter.data.clone()
+    return logits(model, Sample(ids, ids))
+
+
+def _prove(folder: Path, digests: dict[str, str], answered: Tensor | None) -> None:
+    """Raise `CompressError` unless the directory opens as what was computed.
+
+    `answered` is what the model in memory said before it went; `None` where it has other weights.
+    """
     with opening("the compressed copy"):
         opened, tokenizer = open_model(str(folder), torch.float32, "cpu")
     found = dict(opened.named_parameters())
     for name, digest in digests.items():
         if digest_of(found[name].data) != digest:
             raise CompressError(f"{name}: {_OTHERWISE}")
-    if in_memory is None:
-        return
-    ids = tokenizer("The quick brown fox jumps over the lazy dog. " * 9).input_ids[:PROVED]
-    sample = Sample(ids, ids)
-    for parameter in (*opened.parameters(), *in_memory.cpu().parameters()):
-        # a tensor that begins elsewhere, as in a mapped file, can be summed in another order
-        parameter.data = parameter.data.clone()
-    if not torch.equal(logits(opened, sample), logits(in_memory, sample)):
+    if answered is not None and not torch.equal(_answer(opened, tokenizer), answered):
         raise CompressError(f"logits: {_OTHERWISE}")
 
 

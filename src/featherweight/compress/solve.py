@@ -6,6 +6,7 @@ algorithm 1; SparseGPT, arXiv 2301.00774, algorithm 1). R rows (outputs), C colu
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,37 +57,48 @@ def inverse_factor(hessian: Tensor, name: str) -> Factor:
             f"{name}: the statistics of its inputs hold NaN or infinity; look for broken weights "
             "or texts."
         )
-    full = hessian.double()
-    diagonal = full.diagonal()
+    diagonal = hessian.diagonal().double()
     live = diagonal > 0
     mean = float(diagonal[live].mean()) if live.any() else 1.0
     for damping in DAMPINGS:
         added = torch.where(live, damping * mean, SILENT * mean - diagonal)
-        damped = full.clone()
-        damped.diagonal().add_(added)
-        lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
+        # float64 takes twice the statistics' room: one matrix, and all is done in its place,
+        # which LAPACK does where columns lie side by side (H is its own transpose)
+        lower = hessian.flip(0, 1).double().t()
+        lower.diagonal().add_(added.flip(0))
+        failed = torch.empty(0, dtype=torch.int32, device=lower.device)
+        torch.linalg.cholesky_ex(lower, out=(lower, failed))
         if int(failed):
             continue
-        factor = _inverse(lower).flip(0, 1)
-        return Factor(factor.float().contiguous(), added.float(), damping)
+        _invert(lower)
+        upper = torch.empty_like(hessian, memory_format=torch.contiguous_format)
+        for rows, turned in zip(upper.split(BLOCK), _turned(lower), strict=True):
+            rows.copy_(turned)
+        return Factor(upper, added.float(), damping)
     raise CompressError(
         f"{name}: its inputs' second moments cannot be inverted at any damping up to "
         f"{DAMPINGS[-1]:g}; give more and more varied calibration texts."
     )
 
 
-def _inverse(lower: Tensor) -> Tensor:
-    """The inverse of a lower triangular matrix by halves: a third of a solve's products."""
+def _turned(matrix: Tensor) -> Iterator[Tensor]:
+    """`BLOCK` rows at a time of what is reversed in both axes."""
+    for end in range(len(matrix), 0, -BLOCK):
+        yield matrix[max(0, end - BLOCK) : end].flip(0, 1)
+
+
+def _invert(lower: Tensor) -> None:
+    """Invert a lower triangular matrix in its place, by halves: a third of a solve's products."""
     size = len(lower)
     if size <= BLOCK:
         eye = torch.eye(size, dtype=lower.dtype, device=lower.device)
-        return torch.linalg.solve_triangular(lower, eye, upper=False)
-    half = size // 2
-    found = torch.zeros_like(lower)
-    found[:half, :half] = first = _inverse(lower[:half, :half])
-    found[half:, half:] = last = _inverse(lower[half:, half:])
-    found[half:, :half] = -(last @ (lower[half:, :half] @ first))
-    return found
+        lower.copy_(torch.linalg.solve_triangular(lower, eye, upper=False))
+        return
+    first, last = lower[: size // 2, : size // 2], lower[size // 2 :, size // 2 :]
+    corner = lower[size // 2 :, : size // 2]
+    _invert(first)
+    _invert(last)
+    corner.copy_((last @ (corner @ first)).neg_())
 
 
 def sweep(
