@@ -13,6 +13,9 @@ Decided before any result was seen:
   with xent (seed 0) on val; others are logged and reported, not part of the mix.
 - Arms are compared seed by seed on the same questions. An interval is over questions (meetings of
   QMSum whole) and over seeds at once: each draw resamples both.
+- Cost at fixed quality: the FLOPs of a question, as a share of asking the large model alone, at
+  which the cascade reaches the large model's quality less one point (`BELOW`), by the mean.
+- A mask's kept share is what the trainings logged: means over each quarter of the steps.
 - The smallest effect that the design could detect comes first: 2.8 standard errors of the
   difference between two arms that differ in nothing but the seed.
 """
@@ -28,14 +31,17 @@ import mix
 import numpy as np
 import orjson
 from baselines import BASELINES, by_baseline, usable
-from run import ARMS
+from run import ARMS, WHOLE
 
 from featherweight.cascade.curve import Curve, curve
+from featherweight.cascade.curve_cost import cost_at_quality
 from featherweight.cascade.curve_plot import plot
 from featherweight.cascade.make import chosen, scored
 from featherweight.cascade.types import Answer, Log, Metric, Row
+from featherweight.errors import CascadeError
 
 SCORES = ("mean", "quantile:0.1", "linear")
+BELOW = 1.0  # points under the large model's quality at which costs are compared
 MARGIN = 5.0  # points by which the large model must be better for a task to count
 CONTRASTS = (
     ("cat-xent", "xent"),
@@ -59,7 +65,7 @@ def main() -> None:
     args = parser.parse_args()
     groups = grouped(args.data)
     runs = sorted({p.name.split(".")[0] for p in (args.work / "answers").glob("*.test.jsonl")})
-    names = [name for name in runs if name != "large"]
+    names = [name for name in runs if name not in WHOLE]
     if not names:
         raise SystemExit("no answers yet; run run.py")
     logs = {name: log_of(args.work, name, groups) for name in names}
@@ -76,9 +82,17 @@ def main() -> None:
     }
     print(detectable(found, names), end="\n\n")
     print(arms_table(found, names, (*SCORES, *baselines)), end="\n\n")
-    print(contrasts(found, names))
+    print(contrasts(found, names), end="\n\n")
+    print(costs_table(logs, kept), end="\n\n")
+    print(kept_table(args.work, names), end="\n\n")
+    rows = as_json(found)
+    if "other" in runs:
+        across = log_of(args.work, "large", groups, "other")
+        one = {score: judged(across, score, "mix", TASKS) for score in (*SCORES, *baselines)}
+        print(across_table(across, one))
+        rows += as_json({("large -> other", score, "all"): each for score, each in one.items()})
     if args.json:
-        args.json.write_text(json.dumps(as_json(found), indent=1) + "\n")
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
     if args.plot:
         args.plot.mkdir(parents=True, exist_ok=True)
         shown = {arm: found[f"{arm}-0", "mean", "mix"] for arm in ARMS if f"{arm}-0" in names}
@@ -94,15 +108,15 @@ def grouped(data: Path) -> dict[str, str]:
     return found
 
 
-def log_of(work: Path, name: str, groups: dict[str, str]) -> Log:
+def log_of(work: Path, name: str, groups: dict[str, str], second: str = "large") -> Log:
     """Small and large answers to the logged questions; val is for fitting, test for judging."""
     rows = []
     for task in TASKS:
         for split, kind in (("val", "fit"), ("test", "test")):
-            small, large = (answers(work, one, task, split) for one in (name, "large"))
+            small, large = (answers(work, one, task, split) for one in (name, second))
             for id in small:
                 rows.append(Row(id, groups[id], kind, (small[id], large[id])))  # type: ignore[arg-type]
-    return Log(METRIC, (name, "large"), tuple(rows))
+    return Log(METRIC, (name, second), tuple(rows))
 
 
 def answers(work: Path, name: str, task: str, split: str) -> dict[str, Answer]:
@@ -141,9 +155,13 @@ def judged(log: Log, score: str, task: str, kept: tuple[str, ...]) -> Curve | No
     part = of_task(log, kept if task == "mix" else (task,))
     if not part.rows:
         return None
-    if score in BASELINES:
-        return curve(by_baseline(score, part), ["flops"])
-    return curve(scored(part.part("test"), chosen(part, [score], 0)), ["flops"])
+    try:
+        if score in BASELINES:
+            return curve(by_baseline(score, part), ["flops"])
+        return curve(scored(part.part("test"), chosen(part, [score], 0)), ["flops"])
+    except CascadeError as error:  # a score that is constant, a task without differences
+        print(f"{'/'.join(log.models)}, {task}, {score}: {error}", file=sys.stderr)
+        return None
 
 
 Found = dict[tuple[str, str, str], Curve | None]
@@ -220,6 +238,62 @@ def rows_of(found: Found, names: list[str], a: str, b: str) -> Iterator[tuple[st
     for task in TASKS:
         if found[common[0], "mean", task] is not None:
             yield task, "mean"
+
+
+def cost_of(log: Log, kept: tuple[str, ...]) -> tuple[float, float, float] | None:
+    """FLOPs at the large model's quality less `BELOW`, as a share of its own; `None` if never."""
+    part = of_task(log, kept)
+    of = scored(part.part("test"), chosen(part, ["mean"], 0))
+    flops = [float(row.stages[1].flops or np.nan) for row in of.log.rows]
+    target = float(np.nanmean(of.log.quality()[:, 1])) - BELOW
+    try:
+        found = cost_at_quality(of, "flops", target)
+    except CascadeError:
+        return None
+    alone = float(np.mean(flops))
+    return (found.value / alone, *(edge / alone for edge in found.ci95))  # type: ignore[return-value]
+
+
+def costs_table(logs: dict[str, Log], kept: tuple[str, ...]) -> str:
+    head = f"FLOPs / large alone, at its quality - {BELOW:g}: value [95 %], a seed each"
+    lines = [f"| arm | {head} |", "| --- | --- |"]
+    for arm in ARMS:
+        cells = []
+        for name in seeds_of(list(logs), arm):
+            found = cost_of(logs[name], kept)
+            cells.append("never" if found is None else "{:.2f} [{:.2f}, {:.2f}]".format(*found))
+        if cells:
+            lines.append(f"| {arm} | {'; '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def kept_table(work: Path, names: list[str]) -> str:
+    """The share of tokens that a mask left, over the time of a training."""
+    lines = ["| arm | kept in each quarter of the steps, % (mean over seeds) |", "| --- | --- |"]
+    for arm in ARMS:
+        every = []
+        for name in seeds_of(names, arm):
+            log = (work / "arms" / name / "log.jsonl").read_bytes().splitlines()
+            rows = [row for line in log if "kept" in (row := orjson.loads(line))]
+            shares = [row["kept"] for row in rows if "eval_loss" not in row]
+            every.append([float(np.mean(part)) for part in np.array_split(shares, 4)])
+        if every:
+            cells = " ".join(f"{100 * share:.1f}" for share in np.mean(every, axis=0))
+            lines.append(f"| {arm} | {cells} |")
+    return "\n".join(lines)
+
+
+def across_table(log: Log, found: dict[str, Curve | None]) -> str:
+    """The tuned SmolLM2 in front of the other tokenizer's model, on all tasks."""
+    lines = ["| across tokenizers, all tasks | small | large | s_d | 95 % |", "| --- " * 5 + "|"]
+    for score, one in found.items():
+        if one is not None:
+            low, high = one.s_d.ci95
+            figures = f"{one.small.value:.2f} | {one.large.value:.2f} | {one.s_d.value:.3f}"
+            lines.append(f"| {score} | {figures} | [{low:.3f}, {high:.3f}] |")
+    cost = cost_of(log, TASKS)
+    told = "never" if cost is None else "{:.2f} [{:.2f}, {:.2f}]".format(*cost)
+    return "\n".join([*lines, "", f"FLOPs / large alone, at its quality - {BELOW:g}: {told}"])
 
 
 def as_json(found: Found) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Does cascade-aware training pay? Trains all that the study needs; a stopped run goes on.
 
-usage: run.py --data DIR --work FOLDER [--only STEP ...] [--seeds 0 1 2]
+usage: run.py --data DIR --work FOLDER [--only STEP ...] [--seeds 0 1 2] [--other hf:QWEN]
 
 1. large: SmolLM2-135M-Instruct, LoRA on its part of the mix, merged (FOLDER/large).
 2. small: 15 of its 30 layers by block influence, healed on QMSum's train transcripts; every arm
@@ -8,6 +8,8 @@ usage: run.py --data DIR --work FOLDER [--only STEP ...] [--seeds 0 1 2]
 3. cache: the large model reads what the arms learn from (hidden states: every loss exactly).
 4. arms: each arm and seed learns from the same examples, in an order that the seed decides.
 5. logs: every model answers the logged questions (FOLDER/answers), joined by `analyse.py`.
+6. other, with `--other`: a larger model with another tokenizer (Qwen2.5-Coder-0.5B) learns what
+   `large` learnt, by LoRA, and answers; `large` is the small model in front of it.
 """
 
 import argparse
@@ -43,7 +45,9 @@ ARMS = {
     "small-only": {"method": "cat-xent", "tune": "full", "mask": "student"},
     "large-only": {"method": "cat-xent", "tune": "full", "mask": "teacher"},
 }
-STEPS = ("large", "small", "cache", "arms", "logs")
+LARGE = Settings(method="lora", batch=16, micro_batch=8, max_length=LENGTH, save_every=25)
+STEPS = ("large", "small", "cache", "arms", "logs", "other")
+WHOLE = ("large", "other")  # not arms
 LR = 1e-4  # chosen by pilot.py on val
 
 
@@ -54,6 +58,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--other", help="the larger model of the other tokenizer, hf:DIR")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -72,6 +77,9 @@ def main() -> None:
         apart(args, "arm", [n for n in names if not done(args.work / "arms" / n)])
     if "logs" in args.only:
         apart(args, "answer", ["large", *names])
+    if "other" in args.only and args.other:
+        other(args.data, args.work, args.other)
+        apart(args, "answer", ["other"])
 
 
 def apart(args: argparse.Namespace, what: str, names: list[str]) -> None:
@@ -88,10 +96,14 @@ def done(folder: Path) -> bool:
 def large(data: Path, work: Path) -> None:
     if done(work / "large"):
         return
-    settings = Settings(method="lora", batch=16, micro_batch=8, max_length=LENGTH, save_every=25)
     if not (work / "large-lora" / "adapter_config.json").exists():
-        train(BASE, mix.part(data, "large"), work / "large-lora", settings=settings)
+        train(BASE, mix.part(data, "large"), work / "large-lora", settings=LARGE)
     export_safetensors(str(work / "large-lora"), work / "large")  # a teacher is no adapter
+
+
+def other(data: Path, work: Path, spec: str) -> None:
+    if not (work / "other" / "adapter_config.json").exists():
+        train(spec, mix.part(data, "large"), work / "other", settings=LARGE)
 
 
 def small(data: Path, work: Path) -> None:
@@ -120,7 +132,7 @@ def learn(data: Path, work: Path, kind: str, seed: int, lr: float, output: Path)
 
 
 def answer(data: Path, work: Path, name: str) -> None:
-    answered(data, work, name, work / "large" if name == "large" else work / "arms" / name)
+    answered(data, work, name, work / name if name in WHOLE else work / "arms" / name)
 
 
 def answered(
