@@ -139,7 +139,8 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     assert "no multiple of micro_batch" in refused(2, *ask, *way, "--micro-batch", 3)
     assert "lr is 0.0; it must be above 0" in refused(2, *ask, *way, "--lr", 0)
     assert not (output / "bank.json").exists()
-    for wrong, word in (("--method", "spp"), ("--seed", "-1"), ("--prompts", "0")):
+    assert "holds no weights that" in refused(1, *ask, "--method", "spp")
+    for wrong, word in (("--method", "soup"), ("--seed", "-1"), ("--prompts", "0")):
         result = call(*ask, *way, wrong, word)
         assert result.exit_code == 2 and wrong in result.stderr and result.stdout == ""
 
