@@ -29,6 +29,7 @@ from featherweight.engines.text import (
 )
 from featherweight.engines.threads import in_thread
 from featherweight.engines.types import Delta, Generation, Message, Prompt, Request, failed
+from featherweight.engines.waiting import next_of, result_of
 from featherweight.errors import EngineError
 
 DEFAULT_CONTEXT = 4096
@@ -134,9 +135,9 @@ class LlamaCppEngine:
                 for group in self._groups(requests):
                     window.append(pool.submit(self._answer, group, stop))
                     if len(window) > 2 * self.parallel:
-                        yield from window.popleft().result()
+                        yield from result_of(window.popleft())
                 while window:
-                    yield from window.popleft().result()
+                    yield from result_of(window.popleft())
             finally:
                 stop.set()
                 for future in window:
@@ -159,7 +160,7 @@ class LlamaCppEngine:
         thread.start()
         try:
             while True:
-                piece = pieces.get()
+                piece = next_of(pieces)
                 if isinstance(piece, Exception):
                     raise piece
                 if piece.generation is not None and piece.generation.error is not None:

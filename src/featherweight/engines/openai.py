@@ -28,6 +28,7 @@ from featherweight.engines.types import (
     TopLogprob,
     failed,
 )
+from featherweight.engines.waiting import result_of
 from featherweight.engines.wire import Answer, WireError, chat_fields, parse_choice, parse_usage
 from featherweight.errors import EngineError
 
@@ -131,7 +132,7 @@ class OpenAIEngine:
                     running.append(self._http.thread.start(self._answer(request)))
                 if not running:
                     return
-                yield running[0].result()
+                yield result_of(running[0])
                 running.popleft()
         finally:
             for future in running:

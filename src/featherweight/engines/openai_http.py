@@ -21,6 +21,7 @@ import aiohttp
 from featherweight.engines.openai_address import KEY_VARIABLES, base_url, read_key
 from featherweight.engines.openai_loop import Client, LoopThread, shut_down
 from featherweight.engines.types import Delta
+from featherweight.engines.waiting import result_of
 from featherweight.engines.wire import WireError
 from featherweight.errors import EngineError
 
@@ -103,7 +104,7 @@ class Http:
             raise EngineError(f"{self.name} is closed; open it again.")
         future = self.thread.start(work)
         try:
-            return future.result()
+            return result_of(future)
         except BaseException:
             future.cancel()
             raise
