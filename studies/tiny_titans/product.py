@@ -1,6 +1,6 @@
 """What `featherweight summarize` prints, tuned model against base, on QMSum's val meetings.
 
-usage: product.py --data DIR --output FOLDER [--meetings 12] [--questions 2]
+usage: product.py --data DIR --output FOLDER [--models MODEL ...] [--meetings 12] [--questions 2]
 
 For each meeting a summary without a question and answers to its first questions, as the command
 gives them. FOLDER/MODEL.jsonl and FOLDER/references.jsonl are for
@@ -22,6 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--meetings", type=int, default=12)
     parser.add_argument("--questions", type=int, default=2)
     args = parser.parse_args()
@@ -41,7 +42,7 @@ def main() -> None:
         for row, id, query, answer in asked
     ]
     (args.output / "references.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in references))
-    for model in MODELS:
+    for model in args.models:
         path = args.output / f"{model}.jsonl"
         done = {json.loads(line)["id"] for line in path.open()} if path.exists() else set()
         engine = load_engine(model)

@@ -258,6 +258,7 @@ turns = st.lists(
 
 @given(frames, names, dates, turns)
 @example("Have {name} send the report {date}.", "Li", "by Friday", [])
+@example("Send the report {date} ({name}).", "Tom", None, [("Tom", "I'll send it", "Tom", None)])
 def test_nothing_unstated_survives(
     frame: str, name: str, date: str | None, said: list[tuple[str | None, str, str, str | None]]
 ) -> None:
@@ -265,7 +266,7 @@ def test_nothing_unstated_survives(
         Turn(speaker, f"{text.format(name=other)} {when or ''}.")
         for speaker, text, other, when in said
     ]
-    text = re.sub(r" (?=[.,]|$)", "", frame.format(name=name, date=date or ""))
+    text = re.sub(r" (?=[ .,]|$)", "", frame.format(name=name, date=date or ""))
     point = checked(text, *cited)
     spoken = " ".join(turn.text for turn in cited)
     promised = [turn.speaker for turn in cited if turn.speaker and "I'll" in turn.text]

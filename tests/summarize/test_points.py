@@ -2,7 +2,13 @@
 
 import pytest
 
-from featherweight.summarize.points import circular, distinct, finished_sentence, listed_points
+from featherweight.summarize.points import (
+    circular,
+    dangling,
+    distinct,
+    finished_sentence,
+    listed_points,
+)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +96,16 @@ def test_finished_sentences(
     beginning: str, ending: str, cut_off: bool, expected: str | None
 ) -> None:
     assert finished_sentence(beginning, ending, cut_off) == expected
+
+
+def test_dangling() -> None:
+    assert dangling("He would send the draft on Friday.")
+    assert dangling("It takes eleven seconds.")
+    assert dangling("They would be working with the councils.")
+    assert not dangling("They agreed to wait for the councils.")
+    assert not dangling("They also discussed the councils.")
+    assert not dangling("The councils said that they would wait.")
+    assert not dangling("…")
 
 
 def test_circular() -> None:

@@ -195,6 +195,18 @@ def test_each_stretch_gives_something_new() -> None:
     assert "Item270" in summary.text
 
 
+def test_what_stands_alone_is_shown_first() -> None:
+    """Both sentences are supported and say the same, the other one with more detail."""
+    placed = "About the budget, item005 costs 5 euros, and they will check it."
+    pronoun = "It is 5 euros that item005 costs, item006 costs 6 euros, item007 costs 7 euros."
+
+    def answer(request: Request, before: int) -> str:
+        return f"{pronoun} {placed}" if "item005" in items(text_of(request)) else ""
+
+    summary = summarize(long_meeting(300), small(answer), strategy="answer", length="short")
+    assert [point.text for point in summary.points] == [placed]
+
+
 @pytest.mark.parametrize("focus", [None, "actions", "decisions"])
 def test_without_a_question_every_part_is_asked_about(focus: Focus | None) -> None:
     transcript = long_meeting(900)

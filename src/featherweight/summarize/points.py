@@ -4,6 +4,7 @@ import re
 
 from featherweight.retrieve.terms import stem, terms
 from featherweight.summarize.sentences import sentences
+from featherweight.summarize.wording import PRONOUNS, REPORTING
 
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+(?=\S)")
 _MARKUP = re.compile(r"\*\*|__|^#+\s*|`")
@@ -89,6 +90,17 @@ def circular(sentence: str) -> bool:
     triples = list(zip(words, words[1:], words[2:], strict=False))
     said = terms(sentence)
     return len(set(triples)) < len(triples) or len(set(said)) < 0.7 * len(said)
+
+
+def dangling(sentence: str) -> bool:
+    """Whether a sentence begins with a pronoun that only the sentence before it explains.
+
+    "They agreed to wait" is about the group and stands alone; "They would be working on it" does
+    not.
+    """
+    first, *rest = re.findall(r"\w+", sentence.casefold()) or [""]
+    reports = any(stem(word) in REPORTING for word in rest[:2])
+    return first in PRONOUNS or (first == "they" and not reports)
 
 
 def distinct(points: list[str], overlap: float = 0.8) -> list[str]:

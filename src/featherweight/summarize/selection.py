@@ -5,12 +5,15 @@ from collections.abc import Iterable
 from featherweight.retrieve.terms import terms
 from featherweight.summarize.actions import stated_only
 from featherweight.summarize.evidence import EvidenceFinder
-from featherweight.summarize.points import shortenings
+from featherweight.summarize.points import dangling, shortenings
 from featherweight.summarize.strategies import Job, Read
 from featherweight.summarize.types import Point
 
 DETAILED = 8
 """Different content words from which a point counts as detailed."""
+
+DANGLING = 0.5
+"""What a sentence is worth less that a reader of it alone cannot place: as much as all detail."""
 
 UNSURE = 3
 """Points shown, marked, where none is supported."""
@@ -66,8 +69,8 @@ def _checked(job: Job, finder: EvidenceFinder, text: str) -> tuple[float, Point]
     """What a point is worth, and the point with its evidence and the verdict.
 
     Of a doubted sentence the longest beginning that is supported nearly as well as the best one
-    stands for the whole. Worth is support and detail: "they discussed the design" is true of every
-    meeting.
+    stands for the whole. Worth is support and detail ("they discussed the design" is true of every
+    meeting), and that it stands alone.
     """
     found = []
     for version in shortenings(text) if job.doubted else [text]:
@@ -79,7 +82,8 @@ def _checked(job: Job, finder: EvidenceFinder, text: str) -> tuple[float, Point]
     support, point = good[0] if good else found[0]
     if job.focus == "actions" and job.query is None:
         point = stated_only(point, job.transcript)
-    return support.score + 0.5 * min(1.0, len(set(terms(point.text))) / DETAILED), point
+    detail = min(1.0, len(set(terms(point.text))) / DETAILED)
+    return support.score + 0.5 * detail - DANGLING * dangling(point.text), point
 
 
 def _alike(one: Point, other: Point) -> bool:

@@ -47,3 +47,6 @@ REPORTING = frozenset(
     """
     )
 )
+
+# What stands for something said before; "they" may also be the group, see `points.dangling`.
+PRONOUNS = word_set("he she it this that these those his her its their")
