@@ -44,6 +44,7 @@ ARMS = {
     # is it the tenfold rate? LoRA and NEO at the rate of full tuning, and the other way round
     "neo, lr of kd": {"method": "neo", "lr": 3e-5},
     "kd, lr of neo": {"method": "kd", "lr": 3e-4},
+    "sft, lr of neo": {"method": "sft", "lr": 3e-4},
     # sweeps, one seed
     "neo, rank 4": {"method": "neo", "rank": 4},
     "neo, rank 8": {"method": "neo", "rank": 8},
@@ -132,6 +133,7 @@ def run_one(data: Path, work: Path, arm: str, seed: int, steps: int) -> None:
     distils = ARMS[arm]["method"] in ("kd", "neo")
     task = learnt(data)
     before = time.process_time()
+    whole = not out.exists()  # what was stopped, or only has to be scored, was not all done here
     trained = train(
         f"hf:{work / 'student'}",
         task,
@@ -139,7 +141,7 @@ def run_one(data: Path, work: Path, arm: str, seed: int, steps: int) -> None:
         teacher=str(work / "cache") if distils else None,
         settings=Settings(save_every=10, **{**settings, **ARMS[arm]}),
     )
-    spent = time.process_time() - before if trained.result["resumed_after"] is None else None
+    spent = time.process_time() - before if whole else None
     scores = score(f"hf:{out}" if (out / "config.json").exists() else out, data)
     result = {"arm": arm, "seed": seed, "steps": steps, **scores, **dict(trained.result)}
     result["cpu_seconds"] = spent  # the machine is shared: seconds say little
