@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from trainings import arguments, environment, setting
+from trainings import arguments, environment, losses, setting
 
 pytestmark = [pytest.mark.e2e, pytest.mark.model]
 
@@ -68,6 +68,9 @@ def test_a_wrong_yaml(folder: Path, text: str, words: str) -> None:
         ({"student": "hf:/nowhere"}, 1, "/nowhere"),
         ({"method": "neo"}, 1, "add --teacher"),
         ({"lr": "fast"}, 2, "--lr"),
+        ({"val": "validaton"}, 2, "has no part 'validaton'"),
+        ({"val": "val"}, 2, "give --val a file"),
+        ({"split": "val"}, 2, "split"),
     ],
 )
 def test_wrong_usage(folder: Path, options: dict, code: int, words: str) -> None:
@@ -90,6 +93,18 @@ def test_taught_and_learnt(folder: Path) -> None:
     assert "kd" in done.stderr and "--model hf:" in done.stdout
     other = run("teach", *told, "--k", "9")
     assert other.returncode == 1 and "another teacher's cache" in other.stderr
+
+
+@pytest.mark.parametrize("method", ["cat-xent", "cat-dist", "gatekeeper"])
+def test_losses_of_a_cascade(folder: Path, method: str) -> None:
+    adam = {"optimiser": "adamw_torch", "lr": 0.01, "clip": 1}
+    if not (folder / "knowing").exists():  # a teacher that is right now and then
+        assert run(*arguments(folder, "knowing", epochs=20, **adam)).returncode == 0
+    more = {} if method == "gatekeeper" else {"teacher": f"hf:{folder / 'knowing'}"}
+    done = run(*arguments(folder, method, method=method, epochs=6, **adam, **more))
+    assert done.returncode == 0, done.stderr
+    seen = list(losses(folder / method).values())
+    assert 0 < seen[-1] < seen[0] and re.search(rf"method +{method} ", done.stderr)
 
 
 def test_texts_that_were_all_cut_off_are_no_data(folder: Path) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featherweight.cli_eval import How, Input, Json, priced
-from featherweight.cli_io import console, fail, print_json, usage_errors
-from featherweight.errors import DataError, FeatherweightError, TrainingError, UnknownModelError
+from featherweight.cli_io import STOPPED, console, fail, print_json, run_errors, usage_errors
+from featherweight.errors import DataError, TrainingError
 
 if TYPE_CHECKING:
     from featherweight.tasks import Task
@@ -105,7 +105,9 @@ def train(
         typer.Option(help="These options from a YAML file.", callback=_config, is_eager=True),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the tasks' data lie.")] = None,
-    split: Annotated[str, typer.Option(help="Of a task: which part is learnt.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(help="Of a task: which part is learnt; train.")
+    ] = None,
     input: Annotated[Input | None, typer.Option(help="QMSum: what is read of a meeting.")] = None,
     words: Annotated[int | None, typer.Option(min=1, help="QMSum: at most so many words.")] = None,
     how: Annotated[How | None, typer.Option(help="Choices: text or letter.")] = None,
@@ -180,19 +182,18 @@ def train(
         if val is not None:
             if _is_file(val):
                 tests = _task(val, None, None, None, None, how, val_limit)
+            elif _is_file(data):
+                raise DataError(
+                    f"{data} is a file and has no part {val!r}; give --val a file of other rows."
+                )
             else:
                 tests = _task(data, data_dir, val, input, words, how, val_limit)
         elif eval_texts or patience:
             raise DataError("--eval-texts and --patience need --val.")
-    try:
-        with TrainView(console()) as view:
-            trained = run(
-                student, learnt, output, val=tests, teacher=teacher, settings=settings, tell=view
-            )
-    except UnknownModelError as error:
-        fail(error, code=2)
-    except FeatherweightError as error:
-        fail(error)
+    with run_errors(STOPPED), TrainView(console()) as view:
+        trained = run(
+            student, learnt, output, val=tests, teacher=teacher, settings=settings, tell=view
+        )
     if not main_process():
         return  # under torchrun one process speaks
     if json:
@@ -212,7 +213,7 @@ def teach(
         str | None, typer.Option(metavar="SPEC", help="Whose tokens, if not the teacher's.")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the tasks' data lie.")] = None,
-    split: Annotated[str, typer.Option(help="Of a task.")] = "train",
+    split: Annotated[str | None, typer.Option(help="Of a task; train.")] = None,
     input: Annotated[Input | None, typer.Option(help="QMSum: what is read of a meeting.")] = None,
     words: Annotated[int | None, typer.Option(min=1, help="QMSum: at most so many words.")] = None,
     how: Annotated[How | None, typer.Option(help="Choices: text or letter.")] = None,
@@ -245,39 +246,34 @@ def teach(
         task = _task(data, data_dir, split, input, words, how, limit)
         if max_tokens is not None:
             task = replace(task, max_tokens=max_tokens)
-    try:
-        with eval_progress(task.name) as progress:
-            if keep is not Keep.text:
-                taught = run(
+    with run_errors(STOPPED), eval_progress(task.name) as progress:
+        if keep is not Keep.text:
+            taught = run(
+                teacher,
+                task,
+                output,
+                keep=keep.value,  # type: ignore[arg-type]
+                student=student,
+                k=k,
+                store=store,
+                max_length=max_length,
+                dtype=dtype,
+                progress=progress,
+            )
+        else:
+            engine = load_engine(teacher)
+            try:
+                report, kept = teach_text(
+                    engine,
                     teacher,
                     task,
                     output,
-                    keep=keep.value,  # type: ignore[arg-type]
-                    student=student,
-                    k=k,
-                    store=store,
-                    max_length=max_length,
-                    dtype=dtype,
                     progress=progress,
+                    price=price,
+                    usd_per_hour=usd_per_hour,
                 )
-            else:
-                engine = load_engine(teacher)
-                try:
-                    report, kept = teach_text(
-                        engine,
-                        teacher,
-                        task,
-                        output,
-                        progress=progress,
-                        price=price,
-                        usd_per_hour=usd_per_hour,
-                    )
-                finally:
-                    engine.close()
-    except UnknownModelError as error:
-        fail(error, code=2)
-    except FeatherweightError as error:
-        fail(error)
+            finally:
+                engine.close()
     if keep is Keep.text:
         if json:
             print_json(report.to_json())
@@ -325,7 +321,7 @@ def _task(
     return load_task(
         name,
         data,
-        split=None if own else split,
+        split=split if own else split or "train",
         input=_plain(input),
         words=words,
         how=_plain(how),

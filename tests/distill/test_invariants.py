@@ -1,10 +1,12 @@
 """Equal set-ups follow one trajectory, through the command line (after TRL's invariant tests)."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from trainings import losses, setting, train, weights
+from trainings import environment, losses, other_weights, setting, train, weights
 
 pytestmark = pytest.mark.e2e
 
@@ -42,3 +44,56 @@ def test_accumulation_is_no_other_training(once: Path, folder: Path) -> None:
 def test_two_processes_are_no_other_training(once: Path, folder: Path) -> None:
     same(once, train(folder, "2 processes x 4", processes=2, **{"micro-batch": 4}))
     same(once, train(folder, "2 processes x 1", processes=2, **{"micro-batch": 1}))
+
+
+# -- with a teacher
+
+
+@pytest.fixture(scope="module")
+def teacher(folder: Path) -> str:
+    return other_weights(folder / "model", folder / "teacher")
+
+
+@pytest.fixture(scope="module")
+def neo(folder: Path, teacher: str) -> Path:
+    return train(folder, "neo", method="neo", teacher=teacher)
+
+
+def test_neo_in_two_processes_is_no_other_training(folder: Path, teacher: str, neo: Path) -> None:
+    same(neo, train(folder, "neo 2x4", 2, method="neo", teacher=teacher, **{"micro-batch": 4}))
+
+
+@pytest.mark.parametrize("kept", [("hidden",), ("topk", "--k", "360", "--store", "float32")])
+def test_a_teacher_on_disk_is_the_one_in_memory(
+    folder: Path, teacher: str, neo: Path, kept: tuple[str, ...]
+) -> None:
+    cache = folder / kept[0]
+    words = ["--teacher", teacher, "--data", str(folder / "rows.jsonl"), "--output", str(cache)]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "featherweight",
+            "teach",
+            *words,
+            "--dtype",
+            "fp32",
+            "--keep",
+            *kept,
+        ],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    same(neo, train(folder, f"neo {kept[0]}", method="neo", teacher=cache))
+
+
+def test_a_teacher_that_weighs_nothing_is_none(folder: Path, teacher: str, once: Path) -> None:
+    same(once, train(folder, "kd 0", method="kd", teacher=teacher, **{"kd-weight": 0}))
+
+
+def test_cat_without_a_mask_is_lora(folder: Path, teacher: str) -> None:
+    plain = train(folder, "lora", method="lora")
+    same(plain, train(folder, "cat, all", method="cat-xent", mask="all", teacher=teacher))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from trainings import arguments, environment, losses, setting, train, weights
 
+from featherweight.cli_io import STOPPED
 from featherweight.distill import checkpoints
 
 pytestmark = pytest.mark.e2e
@@ -151,6 +152,7 @@ def test_stopped_by_the_user(folder: Path, never_stopped: Path) -> None:
     patch += "\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
     done = run(folder, "stopped", patch, **SMALL)
     assert done.returncode == 130 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == STOPPED
     same(train(folder, "stopped", **SMALL), never_stopped)
 
 

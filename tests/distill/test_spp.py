@@ -63,7 +63,7 @@ def test_the_product_and_its_gradient_are_the_formulas() -> None:
     multiplier = Multiplier("w", weight, 3).double()
     multiplier.b.data.normal_()
     upstream = torch.randn_like(weight)
-    got = multiplier(weight)
+    got = weight + multiplier(weight)
     want = plain(weight, multiplier.a, multiplier.b)
     torch.testing.assert_close(got, want)
     learnt = (multiplier.a, multiplier.b)
@@ -83,7 +83,19 @@ def test_at_the_start_it_is_the_pruned_model(folder: Path) -> None:
     ids = torch.tensor([[5, 9, 200, 17]])
     assert torch.equal(before(ids).logits, after(ids).logits)
     names = list(trainable(after))
-    assert names and all("parametrizations.weight.0." in name for name in names)
+    assert names and all(".spp." in name for name in names)
+
+
+def test_a_small_change_is_not_rounded_away() -> None:
+    """In bfloat16 W (1 + 0.001) is W, and the first steps of a training would change nothing."""
+    torch.manual_seed(0)
+    weight = torch.randn(8, 16).bfloat16()
+    multiplier = Multiplier("w", weight, 4)
+    multiplier.a.data.fill_(1.0)
+    multiplier.b.data.fill_(0.0005)
+    assert torch.equal((weight * 1.001).bfloat16(), weight)
+    want = (weight.double() * 0.001).float()
+    torch.testing.assert_close(multiplier(weight).float(), want, rtol=0.005, atol=0)
 
 
 def test_zeros_stay_and_the_rest_learns(folder: Path, trained: Path, data: Task) -> None:
@@ -121,7 +133,7 @@ def test_what_is_saved_is_what_learnt(folder: Path, tmp_path: Path) -> None:
     _, before = read_packed("before", folder / "pruned")
     _, after = read_packed("after", tmp_path)
     for name, one in before.items():
-        learnt = model.get_submodule(name.removesuffix(".weight")).parametrizations.weight[0]
+        learnt = model.get_submodule(name.removesuffix(".weight")).spp
         want = plain(one.dense(), learnt.a.detach(), learnt.b.detach())
         got = after[name].dense()
         torch.testing.assert_close(got, want.to(after[name].values.dtype).float())

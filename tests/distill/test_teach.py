@@ -19,9 +19,11 @@ from featherweight.distill.cache import TeacherCache, tokens_digest
 from featherweight.distill.data import Reader, collate, samples
 from featherweight.distill.learner import Learner
 from featherweight.distill.objective import Objective
+from featherweight.distill.settings import Settings
 from featherweight.distill.spans import byte_spans, carried
 from featherweight.distill.student import open_base
 from featherweight.distill.teach import teach
+from featherweight.distill.train import train
 from featherweight.errors import OutputError, TrainingError
 from featherweight.tasks import Task, load_task
 
@@ -205,7 +207,9 @@ def test_bits_across_tokenizers(folder: Path, task: Task, tmp_path: Path) -> Non
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:20]  # shorter tokens
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
-    spec = f"hf:{other}"
+    knowing = Settings(method="sft", lr=0.01, epochs=20, batch=10, micro_batch=10, dtype="fp32")
+    train(f"hf:{other}", task, tmp_path / "knows", settings=knowing)  # right now and then
+    spec = f"hf:{tmp_path / 'knows'}"
     with pytest.raises(TrainingError, match="another tokenizer"):
         teach(spec, task, tmp_path / "no", student=f"hf:{folder / 'model'}", dtype="fp32")
     teach(spec, task, tmp_path / "c", keep="bits", student=f"hf:{folder / 'model'}", dtype="fp32")
@@ -213,9 +217,17 @@ def test_bits_across_tokenizers(folder: Path, task: Task, tmp_path: Path) -> Non
     found = samples(task, Reader(model, own, "model"), 128)
     cache = TeacherCache(tmp_path / "c")
     cache.check(found, own)
-    assert [len(cache.batch([s])["teacher_correct"]) for s in found] == [
-        len(s.target) for s in found
-    ]
+    got = [cache.batch([s])["teacher_correct"].tolist() for s in found]
+    teach(spec, task, tmp_path / "theirs", keep="bits", dtype="fp32")
+    theirs = TeacherCache(tmp_path / "theirs")
+    model, its, _ = open_base(spec, torch.float32, "cpu")
+    read, want = Reader(model, its, "teacher"), []
+    for mine, seen, example in zip(found, samples(task, read, 200), task.examples, strict=True):
+        *bits, end = theirs.batch([seen])["teacher_correct"].tolist()
+        of = byte_spans(read, seen.target[:-1], example.target)
+        to = byte_spans(Reader(model, own, "model"), mine.target[:-1], example.target)
+        want.append([*carried(bits, of, to), end])
+    assert got == want and 0.2 < np.mean(np.concatenate(want)) < 0.99
 
 
 def test_log_probabilities_and_tail_are_a_distribution(

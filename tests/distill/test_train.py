@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from tiny_t5 import save_tiny_t5
 from trainings import losses, setting, weights
 from transformers import AutoModelForCausalLM
 
+from featherweight.compress import prune
 from featherweight.distill import checkpoints
 from featherweight.distill.data import Reader, samples
 from featherweight.distill.settings import Settings
@@ -22,7 +26,7 @@ from featherweight.distill.train import train
 from featherweight.engines import load_engine
 from featherweight.errors import DataError, OutputError, TrainingError
 from featherweight.evaluate.rouge import rouge
-from featherweight.tasks import Example, Task, load_task
+from featherweight.tasks import Example, Task, evaluate, load_task
 from featherweight.tasks.run import run_task
 from featherweight.tasks.store import Store, locked
 
@@ -277,6 +281,20 @@ def test_other_work_is_not_touched(folder: Path, task: Task, tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir() if p.name != ".lock"] == ["thesis.tex"]
 
 
+def test_what_a_kill_at_the_end_left_goes(folder: Path, task: Task, tmp_path: Path) -> None:
+    settings = Settings(method="sft", **FAST)
+    (tmp_path / "p").mkdir()
+    train(student(folder), task, tmp_path / "o", settings=settings)
+    manifest = json.loads((tmp_path / "o" / "manifest.json").read_text())
+    (tmp_path / "p" / "manifest.json").write_text(json.dumps({"run": manifest["run"]}))
+    (tmp_path / "p" / ".model.abc").mkdir()  # killed while the model was written
+    train(student(folder), task, tmp_path / "p", settings=settings)
+    assert not (tmp_path / "p" / ".model.abc").exists()
+    (tmp_path / "p" / "checkpoints" / "checkpoint-5").mkdir(parents=True)  # or just after it
+    train(student(folder), task, tmp_path / "p", settings=settings)
+    assert not (tmp_path / "p" / "checkpoints").exists()
+
+
 def test_another_run_is_not_overwritten(folder: Path, task: Task, tmp_path: Path) -> None:
     train(student(folder), task, tmp_path, settings=Settings(method="sft", **FAST))
     with pytest.raises(OutputError, match=r"another run \(settings differ\)"):
@@ -284,6 +302,62 @@ def test_another_run_is_not_overwritten(folder: Path, task: Task, tmp_path: Path
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(OutputError, match="belongs to something else"):
         train(student(folder), task, tmp_path, settings=Settings(method="sft", **FAST))
+
+
+def test_another_commands_work_is_not_overwritten(folder: Path, task: Task, tmp_path: Path) -> None:
+    asked = Task("own", "summary", task.examples[:2], max_tokens=4)
+    texts, trained = tmp_path / "texts", tmp_path / "trained"
+    engine = load_engine(student(folder), dtype="fp32")
+    evaluate(asked, engine, student(folder), texts)
+    with pytest.raises(OutputError, match="belongs to something else"):
+        train(student(folder), task, texts, settings=Settings(method="sft", **FAST))
+    train(student(folder), task, trained, settings=Settings(method="sft", **FAST))
+    before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+    with pytest.raises(OutputError, match="the work of `featherweight train`"):
+        evaluate(asked, engine, student(folder), trained)
+    engine.close()
+    assert before == {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+
+
+def test_others_may_read_what_was_learnt(folder: Path, task: Task, tmp_path: Path) -> None:
+    output = tmp_path / "o"
+    output.mkdir(mode=0o755)
+    train(student(folder), task, output, settings=Settings(method="lora", **FAST))
+    written = list(output.glob("adapter_*"))
+    assert len(written) == 2
+    for path in written:
+        assert path.stat().st_mode & 0o777 == output.stat().st_mode & 0o666
+
+
+def test_a_cache_that_has_nothing_for_val_says_so(folder: Path, task: Task, tmp_path: Path) -> None:
+    few = replace(task, examples=task.examples[:12])
+    val = replace(task, examples=task.examples[12:])
+    teach(student(folder), few, tmp_path / "few", dtype="fp32")
+    teach(student(folder), task, tmp_path / "all", dtype="fp32")
+    rows: dict[str, str] = {}
+    for name in ("few", "all"):
+
+        def tell(kind: str, facts: Mapping[str, Any], name: str = name) -> None:
+            if kind == "plan":
+                [rows[name]] = [why for what, _, why in facts["rows"] if what == "val"]
+
+        settings = Settings(method="neo", **FAST)
+        train(student(folder), few, tmp_path / f"o-{name}", val=val,
+              teacher=str(tmp_path / name), settings=settings, tell=tell)  # fmt: skip
+    assert rows["all"] == "best by loss"
+    assert rows["few"] == "best by loss, cross-entropy alone: the cache has nothing for it"
+
+
+def test_a_log_on_a_full_disk(folder: Path, task: Task, tmp_path: Path) -> None:
+    settings = Settings(method="lora", **FAST)
+    train(student(folder), task, tmp_path / "o", settings=settings)
+    (tmp_path / "p").mkdir()
+    shutil.copy(tmp_path / "o" / "manifest.json", tmp_path / "p")
+    manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())
+    (tmp_path / "p" / "manifest.json").write_text(json.dumps({"run": manifest["run"]}))
+    (tmp_path / "p" / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"log\.jsonl: No space left"):
+        train(student(folder), task, tmp_path / "p", settings=settings)
 
 
 def test_a_first_try_that_failed_leaves_the_way_free(
@@ -301,6 +375,9 @@ def test_a_first_try_that_failed_leaves_the_way_free(
         ({"method": "neo"}, "add --teacher"),
         ({"schedule": "zigzag"}, "transformers refuses"),
         ({"report_to": "no_such_logger"}, "transformers refuses"),
+        ({"schedule": "cosine_with_min_lr"}, "transformers refuses"),
+        ({"optimiser": "adamw_bnb_8bit"}, "transformers refuses"),
+        ({"seed": 2**32}, "seed is 4294967296"),
         ({"micro_batch": 4, "batch": 4, "targets": "no_such_layer"}, "no_such_layer"),
     ],
 )
@@ -309,6 +386,7 @@ def test_settings_that_do_not_fit(
 ) -> None:
     with pytest.raises(TrainingError, match=words):
         train(student(folder), task, tmp_path, settings=Settings(**{**FAST, **settings}))
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 def test_teachers_that_do_not_fit(folder: Path, task: Task, tmp_path: Path) -> None:
@@ -342,6 +420,9 @@ def test_a_teacher_that_holds_less(folder: Path, task: Task, tmp_path: Path) -> 
     neo = Settings(method="neo", **FAST)
     with pytest.raises(TrainingError, match="holds 16 tokens"):
         train(student(folder), task, tmp_path / "o", teacher=f"hf:{small}", settings=neo)
+    short = replace(task, examples=tuple(e for e in task.examples if len(e.target or "") < 12))
+    with pytest.raises(TrainingError, match="holds 16 tokens"):
+        train(student(folder), short, tmp_path / "v", val=task, teacher=f"hf:{small}", settings=neo)
     with pytest.raises(TrainingError, match="longer than 16 tokens"):
         teach(f"hf:{small}", task, tmp_path / "c", student=student(folder), dtype="fp32")
 
@@ -352,6 +433,44 @@ def test_an_adapter_opens_from_anywhere(
     monkeypatch.chdir(folder)
     train("hf:model", task, tmp_path / "o", settings=Settings(method="lora", **FAST))
     monkeypatch.chdir(tmp_path)
+    load_engine(f"hf:{tmp_path / 'o'}", dtype="fp32").close()
+
+
+@pytest.mark.parametrize("keep", [None, "hidden", "topk"])
+def test_heads_of_different_sizes(
+    folder: Path, task: Task, tmp_path: Path, keep: str | None
+) -> None:
+    """Qwen's case: a teacher whose head is padded further than the student's."""
+    teacher, tokenizer, _ = open_base(student(folder), torch.float32, "cpu")
+    plain = tmp_path / "plain"
+    padded = tmp_path / "padded"
+    for path, rows in ((plain, None), (padded, teacher.config.vocab_size + 8)):
+        if rows is not None:
+            teacher.resize_token_embeddings(rows)  # what is added stands for no token
+        teacher.save_pretrained(path)
+        tokenizer.save_pretrained(path)
+    settings = Settings(method="neo", **FAST)
+    for path in (plain, padded):
+        spec = f"hf:{path}"
+        if keep is not None:
+            spec = str(tmp_path / f"cache-{path.name}")
+            more = {"k": 368, "store": "float32"} if keep == "topk" else {}
+            teach(f"hf:{path}", task, Path(spec), keep=keep, student=student(folder),
+                  dtype="fp32", **more)  # type: ignore[arg-type]  # fmt: skip
+        train(student(folder), task, tmp_path / f"o-{path.name}", teacher=spec, settings=settings)
+    one, other = (losses(tmp_path / f"o-{path.name}") for path in (plain, padded))
+    assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_a_pruned_copy_learns_from_the_whole(task: Task, tmp_path: Path) -> None:
+    """NEO: half of the layers, the teacher in memory; the loss falls and an adapter is left."""
+    whole = f"hf:{save_tiny_llama(tmp_path / 'whole', context=128, num_hidden_layers=4)}"
+    prune(whole, tmp_path / "half", task, depth=2)
+    settings = Settings(method="neo", **{**FAST, "epochs": 6})
+    found = train(f"hf:{tmp_path / 'half'}", task, tmp_path / "o", teacher=whole, settings=settings)
+    seen = list(losses(tmp_path / "o").values())
+    assert seen[-1] < seen[0]
+    assert found.result["trained_parameters"] < found.result["parameters"]
     load_engine(f"hf:{tmp_path / 'o'}", dtype="fp32").close()
 
 

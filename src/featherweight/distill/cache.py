@@ -31,8 +31,9 @@ from torch import Tensor
 
 from featherweight.distill.data import Sample
 from featherweight.distill.head import Head
+from featherweight.engines.safetensor import safetensor_errors
 from featherweight.errors import OutputError, TrainingError
-from featherweight.files import write_atomic
+from featherweight.files import output_errors, write_atomic
 
 Keep = Literal["topk", "hidden", "bits"]
 KEEPS: tuple[str, ...] = get_args(Keep)
@@ -96,13 +97,15 @@ class CacheWriter:
                     "another output folder, or remove it."
                 )
         else:
-            others = [p.name for p in folder.iterdir() if p.name != ".lock"]
+            # the head is written before the header: a stopped call may have left it
+            others = [p.name for p in folder.iterdir() if p.name not in (".lock", HEAD)]
             if others:
                 raise OutputError(
                     f"{folder} holds other work ({others[0]}); choose another output folder."
                 )
             if head is not None:
-                save_file({"weight": head.weight.detach().cpu().contiguous()}, folder / HEAD)
+                with output_errors(folder), safetensor_errors():
+                    save_file({"weight": head.weight.detach().cpu().contiguous()}, folder / HEAD)
             write_atomic(path, orjson.dumps(now, option=orjson.OPT_INDENT_2) + b"\n")
         index = _index(folder)
         self.keys = {key.tobytes() for key in index["key"]}
@@ -114,26 +117,28 @@ class CacheWriter:
         self._index = _open(folder / INDEX, len(index) * ENTRY.itemsize)
 
     def add(self, sample: Sample, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Rows of one example, by file name."""
+        """Rows of one example, by file name; raises `OutputError` where the disk is full."""
         rows = len(sample.target)
-        for name, (kind, values) in self.header.columns().items():
-            data = np.ascontiguousarray(columns[name], dtype=kind)
-            if data.size != rows * values:
-                raise ValueError(f"{name}: {data.size} values for {rows} rows of {values}")
-            self._files[name].write(data.tobytes())
-            self._files[name].flush()
-        entry = np.array([(sample.key, self.rows, rows)], dtype=ENTRY)
-        self._index.write(entry.tobytes())
-        self._index.flush()
+        with output_errors(self.folder):
+            for name, (kind, values) in self.header.columns().items():
+                data = np.ascontiguousarray(columns[name], dtype=kind)
+                if data.size != rows * values:
+                    raise ValueError(f"{name}: {data.size} values for {rows} rows of {values}")
+                self._files[name].write(data.tobytes())
+                self._files[name].flush()
+            entry = np.array([(sample.key, self.rows, rows)], dtype=ENTRY)
+            self._index.write(entry.tobytes())
+            self._index.flush()
         self.keys.add(sample.key)
         self.rows += rows
 
     def close(self) -> None:
-        """Let everything reach the disk."""
-        for file in (*self._files.values(), self._index):
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
+        """Let everything reach the disk; raises `OutputError` where it is full."""
+        with output_errors(self.folder):
+            for file in (*self._files.values(), self._index):
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
 
 
 class TeacherCache:

@@ -139,10 +139,12 @@ def samples(task: Task, reader: Reader, max_length: int) -> list[Sample]:
     long = [sample for sample in found if _length(sample, reader) > max_length]
     if long:
         longest = max(long, key=len)
+        higher = f"raise --max-length (the model holds {reader.context}) or "
         raise TrainingError(
             f"{task.name}: {len(long)} of {len(found)} examples are longer than {max_length} "
-            f"tokens ({longest.id} has {len(longest)}); raise --max-length (the model holds "
-            f"{reader.context}) or shorten what is read (--words for QMSum)."
+            f"tokens ({longest.id} has {len(longest)}); "
+            f"{higher if max_length < reader.context else ''}shorten what is read (--words for "
+            "QMSum)."
         )
     return found
 

@@ -88,12 +88,16 @@ def begin(output: Path, run: Mapping[str, Any]) -> Mapping[str, Any] | None:
     try:
         found = orjson.loads(path.read_bytes())
         before, result = found["run"], found.get("result")
+        if before["command"] != run["command"]:
+            raise KeyError("command")  # another command's work
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise OutputError(
             f"{path} belongs to something else; choose another output folder."
         ) from None
     differs = sorted(k for k in before.keys() | run.keys() if before.get(k) != run.get(k))
     if not differs:
+        if result is not None and main_process():
+            _tidy(output)
         return result  # type: ignore[no-any-return]
     if result is None and checkpoints.newest(output / CHECKPOINTS) is None:
         write_manifest(output, {"run": run})  # nothing was learnt yet, so nothing is lost
@@ -117,17 +121,26 @@ def publish(output: Path, save: Callable[[Path], None], result: Mapping[str, Any
 
     Then the manifest gets `result`, and the checkpoints go. Raises `OutputError`.
     """
+    for stale in output.glob(".model.*"):  # of a call that was killed here
+        shutil.rmtree(stale, ignore_errors=True)
     with output_errors(output), safetensor_errors():
         temporary = Path(tempfile.mkdtemp(prefix=".model.", dir=output))
         try:
             save(temporary)
+            mode = 0o666 & output.stat().st_mode  # safetensors' own files are the user's alone
             # a directory with a config is a model: everything else must be there before
             for file in sorted(temporary.iterdir(), key=lambda p: p.name.endswith(LAST)):
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
+                file.chmod(mode)
                 file.replace(output / file.name)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     run = orjson.loads((output / MANIFEST).read_bytes())["run"]
     write_manifest(output, {"run": run, "result": result})
+    _tidy(output)
+
+
+def _tidy(output: Path) -> None:
+    """What a finished run needs no more; a call that was killed at its very end left it."""
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)

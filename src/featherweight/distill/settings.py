@@ -103,6 +103,8 @@ class Settings:
         for name in ("clip", "weight_decay"):
             if getattr(self, name) < 0:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must not be below 0.")
+        if not 0 <= self.seed < 2**32:
+            raise TrainingError(f"seed is {self.seed}; it must lie between 0 and 2**32 - 1.")
         if self.stop_on not in (None, *LOSSES, *SCORES):
             raise TrainingError(
                 f"stop_on is {self.stop_on!r}; choose one of {', '.join((*LOSSES, *SCORES))}."
@@ -128,6 +130,7 @@ class Plan:
     alpha: float | None
     lora: LoraKind
     targets: str
+    dropout: float
     places: int  # of a soft prompt or prefix
     lr: float
     stop_on: str
@@ -203,6 +206,7 @@ def derive(settings: Settings, params: int, has_teacher: bool) -> Plan:
         alpha,
         settings.lora,
         settings.targets,
+        settings.dropout,
         settings.prompt_tokens,
         lr,
         stop_on,
@@ -254,7 +258,8 @@ def described(plan: Plan) -> list[tuple[str, str, str]]:
     if plan.tune in SOFT_KINDS:
         rows.append(("places", plan.places))
     if plan.tune == "lora":
-        rows.append(("lora", f"{plan.lora} on {plan.targets}"))
+        drop = f", dropout {plan.dropout:g}" if plan.dropout else ""
+        rows.append(("lora", f"{plan.lora} on {plan.targets}{drop}"))
     if plan.rank is not None:
         rows.append(("rank", plan.rank))
     if plan.alpha is not None:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from featherweight.engines.hf_open import model_folder
 from featherweight.engines.packed import FILE, Packed, is_packed, read_packed
@@ -25,7 +24,10 @@ SPP_RANK = 16  # the paper's
 
 
 class Multiplier(nn.Module):  # type: ignore[misc]
-    """What W is multiplied by: a parametrization of a linear layer's weight."""
+    """W' - W of a linear layer's W: its outputs are added to the layer's own.
+
+    W' itself would be rounded in bfloat16 to W as long as the factor is within 0.2 % of 1.
+    """
 
     def __init__(self, name: str, weight: Tensor, rank: int) -> None:
         """Raises `TrainingError` where `rank` does not divide the weight's rows."""
@@ -40,21 +42,23 @@ class Multiplier(nn.Module):  # type: ignore[misc]
         self.b = nn.Parameter(torch.zeros(rows, device=weight.device))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """W' in the dtype of `weight` [rows, columns]."""
-        out: Tensor = _Multiplied.apply(weight, self.a, self.b)
+        """W' - W in the dtype of `weight` [rows, columns]."""
+        out: Tensor = _Difference.apply(weight, self.a, self.b)
         return out
 
 
-class _Multiplied(torch.autograd.Function):  # type: ignore[misc]
+def _hook(linear: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output + nn.functional.linear(inputs[0], linear.spp(linear.weight))
+
+
+class _Difference(torch.autograd.Function):  # type: ignore[misc]
     """Keeps nothing of W's size for backward but W, which is there anyway."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(weight, a, b)
-        grouped = _grouped(weight, a).to(a.dtype, copy=True)
-        factor = b.view(len(a), -1, 1) * a[:, None]
-        grouped.addcmul_(grouped, factor, value=SCALE)
-        return grouped.view_as(weight).to(weight.dtype)
+        factor = SCALE * b.view(len(a), -1, 1) * a[:, None]
+        return (factor * _grouped(weight, a)).view_as(weight).to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
@@ -80,8 +84,8 @@ def multiply(model: Any, base: str, rank: int) -> Any:
     model.requires_grad_(False)
     for name in packed:
         module = model.get_submodule(name.removesuffix(".weight"))
-        multiplier = Multiplier(name, module.weight, rank)
-        parametrize.register_parametrization(module, "weight", multiplier)
+        module.spp = Multiplier(name, module.weight, rank)
+        module.register_forward_hook(_hook)
     model.pruned_base = base
     return model
 
@@ -112,9 +116,8 @@ def save_multiplied(model: Any, folder: Path) -> None:
         kept = one.entries()
         if kept is not None and one.values is not None:
             module = model.get_submodule(name.removesuffix(".weight"))
-            learnt = module.parametrizations.weight[0]
-            factors = (learnt.a.detach().cpu(), learnt.b.detach().cpu())
-            weight = _Multiplied.apply(one.dense(), *factors)
+            before, learnt = one.dense(), (module.spp.a.detach().cpu(), module.spp.b.detach().cpu())
+            weight = before + _Difference.apply(before, *learnt)
             one = replace(one, values=weight.flatten()[kept].to(one.values.dtype))
         tensors |= {f"{name}.{part}": tensor for part, tensor in one.parts().items()}
     save_file(tensors, folder / FILE, {"format": "pt"})

@@ -46,14 +46,14 @@ def open_base(spec: str, dtype: torch.dtype, device: str) -> tuple[Any, Any, str
     if kind == "openai":
         raise TrainingError(
             f"{spec} is a server, whose weights are not here; use it to write texts "
-            "(`featherweight teach --text`), or name a local model (hf:DIR)."
+            "(`featherweight teach --keep text`), or name a local model (hf:DIR)."
         )
     name = rest if kind == "hf" else str(dequantised(spec))
     with opening(spec):
         if is_adapter(model_folder(name)):
             raise TrainingError(
                 f"{spec} is an adapter; merge it first with `featherweight export {name} --output "
-                "DIR`, then name that directory."
+                "DIR` (an encoder-decoder's with PEFT), then name that directory."
             )
         if is_bank(model_folder(name)):
             raise TrainingError(f"{spec} is a prompt bank, not a whole model; name its base.")

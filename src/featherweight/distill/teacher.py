@@ -20,7 +20,7 @@ def open_teacher(spec: str, student: Any, tokenizer: Any, dtype: torch.dtype, de
         raise TrainingError(
             f"{spec} has another tokenizer than the student ({difference}), so their logits stand "
             "for different tokens; choose a teacher of the student's family, or let it write "
-            "texts: `featherweight teach --text`."
+            "texts: `featherweight teach --keep text`."
         )
     if bool(model.config.is_encoder_decoder) != bool(student.config.is_encoder_decoder):
         raise TrainingError(

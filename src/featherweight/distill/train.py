@@ -132,7 +132,7 @@ def _train(
     learnt = samples(data, reader, length)
     tests = samples(val, reader, length) if val else []
     check_head(model, student)
-    source = _source(teacher, model, tokenizer, learnt, plan, machine)
+    source = _source(teacher, model, tokenizer, learnt, tests, plan, machine)
     set_seed(settings.seed)
     if plan.rank is not None and plan.alpha is not None:
         of = (settings.lora, plan.rank, plan.alpha, settings.dropout, settings.targets)
@@ -162,13 +162,21 @@ def _train(
     steps = settings.steps
     if steps is None:
         steps = math.ceil(math.ceil(len(learnt) / settings.batch) * settings.epochs)
-    rows = [*described(plan), *_facts(learner, learnt, tests, steps, settings, plan, machine)]
+    # all of val or none of it: a mixture of losses would depend on how it is cut into batches
+    told = source.cache if source.cache is not None and source.cache.covers(tests) else None
+    rows = [*described(plan), *_facts(learner, learnt, length, steps, settings, machine)]
+    if teacher is not None:
+        rows.append(("teacher", teacher, _taught(source)))
+    if tests:
+        alone = source.cache is not None and told is None and plan.objective.needs_teacher
+        remark = f"best by {plan.stop_on}"
+        remark += ", cross-entropy alone: the cache has nothing for it" if alone else ""
+        often = f"every {_every(settings, steps)} steps"
+        rows.append(("val", f"{len(tests):,} examples, {often}", remark))
     tell("plan", {"rows": rows, "steps": steps})
     texts = None
     if settings.eval_texts and val is not None:
         texts = Texts(model, reader, val, settings.eval_texts, machine.dtype, tell)
-    # all of val or none of it: a mixture of losses would depend on how it is cut into batches
-    told = source.cache if source.cache is not None and source.cache.covers(tests) else None
     try:
         args = _arguments(settings, plan, machine, output, steps, bool(tests))
         trainer = ObjectiveTrainer(
@@ -182,6 +190,8 @@ def _train(
             texts,
             [Watch(tell, output / folder.LOG, settings.patience, int(args.eval_steps or 1))],
         )
+        trainer.create_optimizer_and_scheduler(steps)  # what it refuses only when it begins
+        trainer.optimizer = trainer.lr_scheduler = None
     except (ValueError, ImportError, RuntimeError) as error:  # a schedule, optimiser or logger
         why = " ".join(str(error).split())[:300]
         raise TrainingError(f"transformers refuses these settings ({why}); change them.") from None
@@ -217,16 +227,20 @@ def _source(
     model: Any,
     tokenizer: Any,
     learnt: Sequence[Sample],
+    tests: Sequence[Sample],
     plan: Plan,
     machine: Machine,
 ) -> Source:
-    """Open what is learnt from; raises `TrainingError` where it is not fit for this student."""
+    """Open what is learnt from; raises `TrainingError` where it is not fit for this student.
+
+    A model reads `tests` too; a cache need not have them.
+    """
     if teacher is None or not (plan.objective.needs_teacher or plan.objective.needs_correctness):
         return Source()
     if not is_cache(teacher):
         opened = open_teacher(teacher, model, tokenizer, machine.dtype, machine.device)
         holds = Reader(opened, tokenizer, teacher).context
-        longest = max(learnt, key=len)
+        longest = max((*learnt, *tests), key=len)
         if len(longest) > holds:
             raise TrainingError(
                 f"{teacher} holds {holds} tokens and {longest.id} has {len(longest)}; shorten what "
@@ -247,6 +261,17 @@ def _source(
                 "again with `featherweight teach --student` naming this one."
             )
     return Source(None, cache, cache.head(machine.dtype, machine.device), vocabulary)
+
+
+def _taught(source: Source) -> str:
+    """How a teacher is read, for printing."""
+    if source.cache is None:
+        told = "not needed" if source.model is None else "in memory"
+    else:
+        header = source.cache.header
+        told = f"cached, {header.keep}" + (f" {header.k}" if header.k else "")
+    cut = "" if source.vocabulary is None else f"; the first {source.vocabulary:,} tokens of both"
+    return told + cut
 
 
 def _check_kept(cache: TeacherCache, plan: Plan) -> None:
@@ -279,10 +304,9 @@ def _collated(
 def _facts(
     learner: Learner,
     learnt: Sequence[Sample],
-    tests: Sequence[Sample],
+    length: int,
     steps: int,
     settings: Settings,
-    plan: Plan,
     machine: Machine,
 ) -> list[tuple[str, str, str]]:
     """What will be done, for printing: name, value, remark."""
@@ -294,20 +318,22 @@ def _facts(
         (
             "data",
             f"{len(learnt):,} examples, {sum(map(len, learnt)):,} tokens, {targets:,} supervised",
-            f"longest {max(map(len, learnt)):,}",
+            f"longest {max(map(len, learnt)):,} of {length:,} tokens",
         ),
     ]
-    every = settings.eval_every or max(1, steps // 10)
-    if tests:
-        rows.append(
-            ("val", f"{len(tests):,} examples, every {every} steps", f"best by {plan.stop_on}")
-        )
-    rows.append(
-        ("steps", f"{steps:,} of {settings.batch} examples", f"{settings.micro_batch} at once")
-    )
-    saved = f"every {settings.save_every or every} steps"
+    once = f"{settings.micro_batch} at once"
+    once += ", activations computed twice" if settings.gradient_checkpointing else ""
+    rows.append(("steps", f"{steps:,} of {settings.batch} examples", once))
+    saved = f"saved every {settings.save_every or _every(settings, steps)} steps"
     rows.append(("schedule", f"{settings.schedule}, {settings.warmup:.0%} warm-up", saved))
+    used = f"{settings.optimiser}, clip {settings.clip:g}, weight decay {settings.weight_decay:g}"
+    rows.append(("optimiser", used, f"seed {settings.seed}"))
     return rows
+
+
+def _every(settings: Settings, steps: int) -> int:
+    """Steps from one evaluation, or checkpoint, to the next."""
+    return settings.eval_every or max(1, steps // 10)
 
 
 def _arguments(
@@ -320,7 +346,7 @@ def _arguments(
             f"batch {settings.batch} is no multiple of micro_batch {settings.micro_batch} x "
             f"{world} processes; change one."
         )
-    every = settings.eval_every or max(1, steps // 10)
+    every = _every(settings, steps)
     if tested and settings.save_every not in (None, every):
         raise TrainingError(
             f"with --val a checkpoint is written at each evaluation, every {every} steps; leave "

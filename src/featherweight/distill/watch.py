@@ -7,6 +7,8 @@ from typing import Any
 import orjson
 from transformers import TrainerCallback
 
+from featherweight.files import output_errors
+
 Tell = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -28,7 +30,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero:
             return
         facts = {"step": state.global_step, **(logs or {})}
-        with self._log.open("ab") as file:
+        with output_errors(self._log), self._log.open("ab") as file:
             file.write(orjson.dumps(facts) + b"\n")
         self._tell("eval" if any(k.startswith("eval_") for k in facts) else "log", facts)
 

@@ -63,6 +63,11 @@ class Store:
         if not isinstance(before, dict):
             raise OutputError(f"{path} belongs to something else; choose another output folder.")
         now = orjson.loads(orjson.dumps(run))
+        if before.get("command") != now.get("command"):
+            raise OutputError(
+                f"{self.folder} holds the work of `featherweight {before.get('command')}`; choose "
+                "another output folder."
+            )
         if now != before and not (self.path.exists() and self.path.stat().st_size):
             self.write_manifest({"run": run})  # nothing was answered, so nothing is lost
         elif differs := sorted(k for k in before.keys() | now if before.get(k) != now.get(k)):
