@@ -327,7 +327,7 @@ def run(
         print_json(run_json(rows, audit))
     else:
         print_run(console(), rows, [stage.model for stage in opened.rule.stages], output, audit)
-    failed = [row for row in rows if row["error"] is not None]
+    failed = [row for row in rows if row["error"] is not None and row["id"] in asked]
     if failed:
         say(f"{len(failed)} failed ({failed[0]['error']}); run again to retry them.")
         raise typer.Exit(1)

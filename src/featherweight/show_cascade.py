@@ -187,7 +187,8 @@ def _estimate(one: Figure) -> Estimate:
 def run_json(rows: Sequence[Mapping[str, Any]], audit: Audit | None = None) -> dict[str, Any]:
     """How many each stage answered, and the tokens of every attempt, also of those not shown.
 
-    `audit` is that of a learner.
+    `saved_tokens` were not written by the `stopped` attempts: at most so many, since an answer may
+    have ended before its limit. `audit` is that of a learner.
     """
     checked = {} if audit is None else {"audit": {"n": audit.n, "agreement": audit.mean}}
     attempts = [attempt for row in rows for attempt in row["attempts"]]
@@ -200,6 +201,8 @@ def run_json(rows: Sequence[Mapping[str, Any]], audit: Audit | None = None) -> d
             key: sum(attempt[key] for attempt in attempts)
             for key in ("prompt_tokens", "completion_tokens", "seconds")
         },
+        "stopped": sum(attempt["saved_tokens"] > 0 for attempt in attempts),
+        "saved_tokens": sum(attempt["saved_tokens"] for attempt in attempts),
         **checked,
     }
 
@@ -238,6 +241,10 @@ def print_run(
             f"{sums['seconds']:.1f}",
         )
     console.print(table)
+    told = run_json(rows)
+    if told["stopped"]:
+        note = f"{told['stopped']} attempts were stopped early, which saved at most "
+        console.print(Text(f"{note}{told['saved_tokens']:,} tokens"))
     if audit is not None:
         known = "not known yet" if audit.mean is None else f"about {audit.mean:.0%}"
         note = f"kept answers that agree with the last stage: {known} (it was asked of {audit.n})"

@@ -96,6 +96,30 @@ def test_what_failed_attempts_took_is_kept(tmp_path: Path) -> None:
     assert [attempt["outcome"] for attempt in row["attempts"]] == ["failed", "failed", "answered"]
 
 
+def test_a_stop_forgets_no_failed_attempt(tmp_path: Path) -> None:
+    """What failed stays in the file until it is answered, also where it is asked no more."""
+    output = tmp_path / "a.jsonl"
+    answer_file(RUN, Answers(fails={"question 4", "question 5"}), QUESTIONS, output, 9)
+    fewer = {id: prompt for id, prompt in QUESTIONS.items() if id != "q5"}
+    with pytest.raises(KeyboardInterrupt):
+        answer_file(RUN, Answers(stops_after=0), fewer, output, 9)
+    assert sorted(row["id"] for row in rows(output) if row["error"]) == ["q4", "q5"]
+    answer_file(RUN, Answers(), fewer, output, 9)
+    assert [row["id"] for row in rows(output) if row["error"]] == ["q5"]
+    assert answer_file(RUN, Answers(), fewer, output, 9) == rows(output)
+    assert sorted(row["id"] for row in rows(output)) == sorted(QUESTIONS)
+
+
+@pytest.mark.parametrize(("key", "value"), [("id", [1]), ("run", []), ("attempts", 3)])
+def test_rows_of_other_types_are_no_answers(tmp_path: Path, key: str, value: object) -> None:
+    output = tmp_path / "a.jsonl"
+    answer_file(RUN, Answers(), QUESTIONS, output, 9)
+    broken = {**rows(output)[0], key: value}
+    output.write_text(json.dumps(broken) + "\n")
+    with pytest.raises(DataError, match="no answer of a cascade"):
+        answer_file(RUN, Answers(), QUESTIONS, output, 9)
+
+
 def test_another_question_under_an_id_is_asked(tmp_path: Path) -> None:
     output = tmp_path / "a.jsonl"
     answer_file(RUN, Answers(), QUESTIONS, output, 9)

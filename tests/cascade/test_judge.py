@@ -13,6 +13,7 @@ from featherweight.cascade.judge import judged
 from featherweight.cascade.make import scored
 from featherweight.cascade.reliability import auroc, ece
 from featherweight.cascade.scores import Score
+from featherweight.cascade.types import Row
 from featherweight.errors import CascadeError
 
 LOG = told(360)
@@ -69,6 +70,30 @@ def test_three_stages_are_drawn_over_a_cost() -> None:
     )
     with pytest.raises(CascadeError, match="--axis"):
         judged(log, ["mean"])
+
+
+@pytest.mark.parametrize(("stages", "axis"), [(2, "deferral"), (3, "seconds")])
+@pytest.mark.parametrize("part", ["fit", "test"])
+def test_answers_that_all_failed_tell_nothing(stages: int, axis: str, part: str) -> None:
+    log = told(360, stages=stages)
+
+    def lost(row: Row) -> Row:
+        first = replace(row.stages[0], error="timed out", token_logprobs=None)
+        return replace(row, stages=(first, *row.stages[1:])) if row.split == part else row
+
+    broken = replace(log, rows=tuple(map(lost, log.rows)))
+    with pytest.raises(CascadeError, match=f"all answers of stage 0 .* in the {part} split failed"):
+        judged(broken, ["min"], axis=axis)  # type: ignore[arg-type]
+
+
+def test_a_constant_score_is_refused() -> None:
+    def same(row: Row) -> Row:
+        first = replace(row.stages[0], token_logprobs=(-1.0, -1.0))
+        return replace(row, stages=(first, *row.stages[1:]))
+
+    constant = replace(LOG, rows=tuple(map(same, LOG.rows)))
+    with pytest.raises(CascadeError, match="tells none from another"):
+        judged(constant, ["mean"])
 
 
 def test_three_stages_have_no_figure_at_a_cost() -> None:

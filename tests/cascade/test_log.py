@@ -221,6 +221,7 @@ HEADERS: list[tuple[Any, str]] = [
     ({"metric": "rouge"}, "line 1: no metric; write"),
     ({"metric": {"name": "f1", "low": 1, "high": 1}}, "line 1: the metric's low and high are no"),
     ({"metric": {"name": "f1", "low": 0}}, "line 1: the metric's low and high are no range"),
+    ({"metric": {"name": "f1", "low": -1e308, "high": 1e308}}, "line 1: the metric's low and high"),
     ({"models": "small"}, "line 1: 'models' is text; write the stages' names"),
     ({"models": ["small"]}, "line 1: 1 in 'models'; a cascade has two or more"),
 ]

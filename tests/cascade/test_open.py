@@ -120,7 +120,9 @@ def test_other_weights_are_refused_before_anything_is_opened(
     assert opened.engines == []
 
 
-@pytest.mark.parametrize("part", ["weights", "adapter", "adapter_config", "config", "tokenizer"])
+@pytest.mark.parametrize(
+    "part", ["weights", "adapter", "adapter_config", "bank", "config", "tokenizer"]
+)
 def test_every_part_of_a_model_counts(gguf: Path, part: str) -> None:
     """Changed, new, or gone: another tokenizer gives other log-probabilities as well."""
     rule = rule_of(f"gguf:{gguf}")

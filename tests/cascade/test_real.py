@@ -104,14 +104,12 @@ def test_streaming_decides_as_generate_does(engine: Engine, cascade: Cascade) ->
         assert final.prompt_tokens == answer.prompt_tokens
         first, before = traces[0].attempts[0], trace.attempts[0]
         assert first.decided_at == before.decided_at
-        if engine.name.startswith("hf:"):  # its batches are stopped at the same token
-            assert (before.saved_tokens, before.completion_tokens, before.score) == (
-                first.saved_tokens,
-                first.completion_tokens,
-                pytest.approx(first.score, abs=1e-4),
-            )
-        else:
-            assert before.saved_tokens == 0
+        # a batch is stopped at the same token
+        assert (before.saved_tokens, before.completion_tokens, before.score) == (
+            first.saved_tokens,
+            first.completion_tokens,
+            pytest.approx(first.score, abs=1e-4),
+        )
         if first.saved_tokens:
             assert first.completion_tokens + first.saved_tokens == MAX_TOKENS
             assert final.completion_tokens < answer.completion_tokens or (
@@ -123,7 +121,6 @@ def test_streaming_decides_as_generate_does(engine: Engine, cascade: Cascade) ->
         assert (again.text, again.completion_tokens) == (final.text, final.completion_tokens)
 
 
-@pytest.mark.parametrize("engine", ["hf"], indirect=True)
 def test_answers_of_a_batch_are_stopped_one_by_one(engine: Engine) -> None:
     assert isinstance(engine, Watched)
     asked = requests(engine)

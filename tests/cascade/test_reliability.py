@@ -53,7 +53,21 @@ def test_draws_are_those_of_the_drawn_rows() -> None:
             abs((confidence - right(one))[rows][at[rows] == bin].sum()) for bin in range(3)
         ) / len(rows)
         assert of_error.error.draws[number] == pytest.approx(error)
-    assert of_error.error.ci95[0] <= of_error.error.ci95[1]
+    assert of_error.error.ci95[0] <= of_error.error.value <= of_error.error.ci95[1]
+
+
+def test_the_interval_of_a_perfect_confidence_reaches_down() -> None:
+    """A bootstrap of distances adds the noise a second time; mirrored, it takes it away."""
+    generator = np.random.default_rng(7)
+    lows = []
+    for _ in range(10):
+        confidence = generator.uniform(0, 1, 400)
+        small = np.where(generator.uniform(0, 1, 400) < confidence, 50.0, 0.0)
+        one = made([[value, 50.0] for value in small], confidence)
+        error = ece(one, confidence, resamples=500).error
+        assert error.ci95[0] <= error.value <= error.ci95[1]
+        lows.append(error.ci95[0])
+    assert np.mean(lows) < 0.02
 
 
 def test_an_error_of_calibration_by_hand() -> None:

@@ -166,6 +166,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("more", 1, r"has an unknown 'more'"),
     ("metric.high", 0, r"metric.high is 0, not above low \(0\)"),
     ("metric.low", math.inf, r"metric.low is inf; write a finite number"),
+    ("metric", {"name": "f1", "low": -1e308, "high": 1e308}, r"metric.high is too far above low"),
     ("promise.kind", "quantity", r"promise.kind is 'quantity'; write budget or quality or cost"),
     ("promise.delta", 2, r"promise.delta is 2; write a number from 0 to 1"),
     ("promise.epsilon", ..., r"promise.epsilon is missing"),
@@ -233,6 +234,7 @@ BEYOND = (  # what hangs on two places, or on which stage is the last
     "from 2",
     "differs from stage 0",
     "not above low",
+    "too far above low",
     "from 35",
 )
 
@@ -242,3 +244,12 @@ def test_the_schema_refuses_what_the_reader_refuses(schema: Draft202012Validator
     for place, value, message in WRONG:
         in_json = not any(text in message for text in ("nan", "inf", *BEYOND))
         assert schema.is_valid(changed(place, value)) is not in_json, (place, value)
+
+
+def test_what_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    deep: object = 1
+    for _ in range(400):
+        deep = [deep]
+    (tmp_path / "rule.json").write_text(json.dumps(changed("promise.kept", deep)))
+    with pytest.raises(CascadeError, match=r"promise\.kept.*more than 50 deep"):
+        read_rule(tmp_path / "rule.json")

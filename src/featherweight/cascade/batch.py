@@ -67,16 +67,16 @@ def answer_file(
     """Answer what `output` does not hold yet; all its rows, in its order.
 
     `run` says who answers and how (plain JSON), and stands in every row: a file of another run is
-    not gone on with. A question whose prompt is another by now, or that failed, is asked again;
-    what its failed attempts took stays in its row. Raises `OutputError`, and `DataError` for a file
-    that is no such output.
+    not gone on with. A question whose prompt is another by now, or that failed, is asked again; its
+    row stays until its new answer is there, which keeps what its failed attempts took. Raises
+    `OutputError`, and `DataError` for a file that is no such output.
     """
     before = _before(output, run)
     hashes = {id: prompt_key(prompt) for id, prompt in questions.items()}
-    rows = {
+    rows = {  # what is asked no more stays as it is, so that what it took is not forgotten
         id: row
         for id, row in before.items()
-        if row["error"] is None and hashes.get(id, row["prompt_sha256"]) == row["prompt_sha256"]
+        if id not in hashes or (row["error"] is None and hashes[id] == row["prompt_sha256"])
     }
     todo = [id for id in questions if id not in rows]
     paid = {
@@ -88,9 +88,7 @@ def answer_file(
         progress(len(questions) - len(todo), len(questions))
     with output_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        kept = b"".join(orjson.dumps(row) + b"\n" for row in rows.values())
-        if not output.exists() or output.read_bytes() != kept:
-            write_atomic(output, kept)
+        _write(output, before)  # without a last line that was cut off
         requests = (Request(questions[id], max_tokens=max_tokens) for id in todo)
         with output.open("ab") as file:
             for number, (id, (generation, trace)) in enumerate(
@@ -103,7 +101,14 @@ def answer_file(
                 file.flush()
                 if progress is not None:
                     progress(len(questions) - len(todo) + number, len(questions))
+        _write(output, rows)  # what was asked again had two rows till here
     return list(rows.values())
+
+
+def _write(output: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    lines = b"".join(orjson.dumps(row) + b"\n" for row in rows.values())
+    if not output.exists() or output.read_bytes() != lines:
+        write_atomic(output, lines)
 
 
 def _row(id: str, generation: Generation, trace: Trace) -> dict[str, Any]:
@@ -117,6 +122,14 @@ def _row(id: str, generation: Generation, trace: Trace) -> dict[str, Any]:
         "error": generation.error,
         "attempts": [asdict(attempt) for attempt in trace.attempts],
     }
+
+
+def _is_row(row: Any) -> bool:
+    """Whether it is a row that `_row` may have made."""
+    if not isinstance(row, dict) or not row.keys() >= KEYS:
+        return False
+    types = {"id": str, "attempts": list, "prompt_sha256": str, "run": dict}
+    return all(isinstance(row[name], kind) for name, kind in types.items())
 
 
 def _before(output: Path, run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -135,7 +148,7 @@ def _before(output: Path, run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             if number == len(lines):  # no line end after it
                 break
             raise DataError(f"{output} line {number}: not JSON; choose another file.") from None
-        if not isinstance(row, dict) or not row.keys() >= KEYS:
+        if not _is_row(row):
             raise DataError(
                 f"{output} line {number}: no answer of a cascade; choose another output."
             )

@@ -16,7 +16,7 @@ from featherweight.cascade.curve_cost import (
 )
 from featherweight.cascade.draws import Figure, difference
 from featherweight.cascade.make import chosen, is_learned, part_of, scored
-from featherweight.cascade.path import path
+from featherweight.cascade.path import check_scores, path
 from featherweight.cascade.reliability import auroc, binned, ece
 from featherweight.cascade.sample import Cost, Sample
 from featherweight.cascade.scores import Score
@@ -109,6 +109,7 @@ def judged(
     for name in names:
         scores = chosen(log, [name], seed)
         sample = scored(rows, scores)
+        check_scores(sample, part)
         if len(log.models) > 2:
             if axis == "deferral":
                 raise CascadeError(
@@ -116,6 +117,7 @@ def judged(
                     "over a cost with --axis."
                 )
             fit = scored(part_of(log, "fit"), scores)
+            check_scores(fit, "fit")
             one: Curve | PathCurve = path_curve(sample, path(fit, fit.cost(axis)), axis, seed=seed)
             figures[name] = {"audc": one.audc, "audc_random": one.audc_random}
         else:
@@ -163,4 +165,8 @@ def _confidence(sample: Sample, fit: Log | None, score: Any) -> Floats | None:
     """In [0, 1]: of the mean log-probability its exponential, else by bins of the fit split."""
     if isinstance(score, Score) and score.name == "mean":
         return np.exp(sample.scores[:, 0])
-    return binned(scored(fit, [score]), sample) if fit is not None and fit.rows else None
+    if fit is None or not fit.rows:
+        return None
+    known = scored(fit, [score])
+    check_scores(known, "fit")
+    return binned(known, sample)

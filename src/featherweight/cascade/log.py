@@ -138,7 +138,7 @@ def _metric(line: Line) -> Metric:
             f'{line.where}: no metric; write {{"name": "rouge1", "low": 0, "high": 100}}.'
         )
     low, high = metric.get("low"), metric.get("high")
-    if not (_is_number(low) and _is_number(high) and low < high):
+    if not (_is_number(low) and _is_number(high) and 0 < high - low < math.inf):
         raise DataError(
             f"{line.where}: the metric's low and high are no range; write two numbers, low < high."
         )

@@ -8,7 +8,7 @@ ECE needs a confidence in [0, 1]. For the mean log-probability that is its expon
 geometric mean of the tokens' probabilities; for any other score `binned`, made on the fit split.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -86,7 +86,8 @@ def auroc(sample: Sample, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
 class Calibrated:
     """The expected calibration error, and per bin: rows, mean confidence, share of right answers.
 
-    `error` is biased upwards in small samples: also a perfect confidence has some.
+    `error` is biased upwards in small samples: also a perfect confidence has some. A bootstrap of
+    it is biased once more, so its interval is that of the draws mirrored at the point, not below 0.
     """
 
     error: Figure
@@ -129,8 +130,10 @@ def ece(
 
     value = float(error(np.ones((1, len(sample.sizes))))[0])
     draws = np.concatenate([error(times) for times in weights(sample, resamples, seed)])
+    found = figure(value, draws, signature(sample, resamples, seed))
+    low, high = found.ci95
     return Calibrated(
-        figure(value, draws, signature(sample, resamples, seed)),
+        replace(found, ci95=(max(0.0, min(value, 2 * value - high)), max(value, 2 * value - low))),
         number,
         np.bincount(at, weights=values) / number,
         np.bincount(at, weights=truth) / number,

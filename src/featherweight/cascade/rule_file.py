@@ -23,6 +23,7 @@ from featherweight.errors import CascadeError
 from featherweight.files import write_atomic
 
 VERSION = 1
+DEEPEST = 50  # of what is only kept for people
 STAGE = "model engine identity template_sha256 decoding max_tokens top_logprobs".split()
 PROMISES = ("budget", "quality", "cost")
 AGAIN = "make the rule again with `featherweight cascade calibrate`"
@@ -188,17 +189,22 @@ def _metric(part: Reader) -> Metric:
         raise part.wrong(
             "high", f"is {high:g}, not above low ({low:g})", "write the metric's range"
         )
+    if not math.isfinite(high - low):
+        raise part.wrong("high", f"is too far above low ({low:g})", "write the metric's range")
     return Metric(part.text("name"), low, high)
 
 
-def _plain(value: object, where: str) -> None:
+def _plain(value: object, where: str, depth: int = 0) -> None:
     """Raise `CascadeError` unless `value` is JSON data without NaN and infinity."""
+    if depth > DEEPEST:
+        place = where.partition("[")[0][:300]
+        raise CascadeError(f"{place} is nested more than {DEEPEST} deep; {AGAIN}.")
     if isinstance(value, Mapping):
         for name, item in value.items():
-            _plain(item, f"{where}.{name}")
+            _plain(item, f"{where}.{name}", depth + 1)
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
-            _plain(item, f"{where}[{number}]")
+            _plain(item, f"{where}[{number}]", depth + 1)
     elif isinstance(value, Real):
         if not math.isfinite(value):
             raise CascadeError(f"{where} is {value}, not a finite number; {AGAIN}.")

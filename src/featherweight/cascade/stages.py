@@ -14,7 +14,7 @@ from featherweight.engines.load import parse
 from featherweight.engines.types import Engine
 from featherweight.errors import CascadeError
 
-PARTS = ("weights", "adapter", "adapter_config", "config", "tokenizer")
+PARTS = ("weights", "adapter", "adapter_config", "bank", "config", "tokenizer")
 """What of an `identity` decides about answers; the rest is for people."""
 
 OTHER = "calibrate a rule with this model, or put back the one it was made for"

@@ -16,22 +16,37 @@ from dataclasses import replace
 from typing import Any
 
 from featherweight.engines.text import TextHolder, repeats
-from featherweight.engines.types import Delta, FinishReason, Generation, Request, TopLogprob, failed
+from featherweight.engines.types import (
+    Delta,
+    FinishReason,
+    Generation,
+    Request,
+    TopLogprob,
+    Watcher,
+    failed,
+)
 
 
 class Answer:
     """Takes the chunks as the server calls it with them; `on_delta` gets what is certain.
+
+    So does `watch`, which ends the answer where it says so, but for the last piece of all.
 
     While `rest` is true after a call to the server, it is to be asked for the rest: what follows
     `ids`, none of `banned` first.
     """
 
     def __init__(
-        self, request: Request, stop: threading.Event, on_delta: Callable[[Delta], None]
+        self,
+        request: Request,
+        stop: threading.Event,
+        on_delta: Callable[[Delta], None],
+        watch: Watcher | None = None,
     ) -> None:
         self._request = request
         self._stop = stop
         self._on_delta = on_delta
+        self._watch = watch
         self._holder = TextHolder(request.stop)
         self._tokens: list[dict[str, Any]] = []
         self._sent = 0  # tokens whose log-probabilities were handed on
@@ -88,7 +103,10 @@ class Answer:
             # what was banned is so for one token only; the end token has no text
             self.banned, self.rest = set(), True
         if text:
-            self._on_delta(self._delta(text, self._holder.tokens_shown()))
+            piece = self._delta(text, self._holder.tokens_shown())
+            self._on_delta(piece)
+            if self._watch is not None and self._finish is None and self._watch(piece):
+                self._finish, self.rest = "stop", False
 
     def _repeats(self, tokens: Sequence[dict[str, Any]]) -> bool:
         """Whether `tokens` (one, or none) repeat; after a token that was not told, none does."""

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Itera
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from featherweight.engines.attention import gguf_fields, width_of_gguf
 from featherweight.engines.llama_answer import Answer
@@ -28,7 +28,7 @@ from featherweight.engines.text import (
     split_beginning,
 )
 from featherweight.engines.threads import in_thread
-from featherweight.engines.types import Delta, Generation, Message, Prompt, Request, failed
+from featherweight.engines.types import Delta, Generation, Message, Prompt, Request, Watcher, failed
 from featherweight.engines.waiting import next_of, result_of
 from featherweight.errors import EngineError
 
@@ -38,8 +38,13 @@ DEFAULT_CONTEXT = 4096
 GROUP = 16
 """Requests that share a beginning and are answered in one slot before another slot may help."""
 
-_Tokenised = tuple[Request, list[int] | EngineError]
-"""A request with its prompt's token ids, or with what is wrong with it."""
+
+class _Asked(NamedTuple):
+    """A request with its prompt's token ids, or with what is wrong with it, and who watches it."""
+
+    request: Request
+    tokens: list[int] | EngineError
+    watch: Watcher | None
 
 
 class LlamaCppEngine:
@@ -127,12 +132,24 @@ class LlamaCppEngine:
         Neighbours whose prompts mostly begin alike are answered one after another in one slot,
         so what they share is read once.
         """
+        yield from self._generate((request, None) for request in requests)
+
+    def generate_watched(
+        self, requests: Sequence[Request], watches: Sequence[Watcher | None]
+    ) -> Iterator[Generation]:
+        """`generate`, where an answer that its watch stops frees its slot; see `Watched`.
+
+        Watches are called in other threads, each in one.
+        """
+        yield from self._generate(zip(requests, watches, strict=True))
+
+    def _generate(self, asked: Iterable[tuple[Request, Watcher | None]]) -> Iterator[Generation]:
         self._opened()
         stop = threading.Event()
         with ThreadPoolExecutor(self.parallel) as pool:
             window: deque[Future[list[Generation]]] = deque()
             try:
-                for group in self._groups(requests):
+                for group in self._groups(asked):
                     window.append(pool.submit(self._answer, group, stop))
                     if len(window) > 2 * self.parallel:
                         yield from result_of(window.popleft())
@@ -151,7 +168,7 @@ class LlamaCppEngine:
 
         def work() -> None:
             try:
-                pieces.put(self._run(request, tokens, stop, pieces.put))
+                pieces.put(self._run(request, tokens, stop, on_delta=pieces.put))
             except Exception as error:
                 pieces.put(error)
 
@@ -216,10 +233,10 @@ class LlamaCppEngine:
 
     # -- one request ------------------------------------------------------------------------
 
-    def _groups(self, requests: Iterable[Request]) -> Iterator[list[_Tokenised]]:
-        group: list[_Tokenised] = []
-        for request in requests:
-            item = self._tokenised(request)
+    def _groups(self, asked: Iterable[tuple[Request, Watcher | None]]) -> Iterator[list[_Asked]]:
+        group: list[_Asked] = []
+        for request, watch in asked:
+            item = self._tokenised(request, watch)
             if group and (len(group) == GROUP or not _shares(group[0], item)):
                 yield group
                 group = []
@@ -227,19 +244,19 @@ class LlamaCppEngine:
         if group:
             yield group
 
-    def _tokenised(self, request: Request) -> _Tokenised:
+    def _tokenised(self, request: Request, watch: Watcher | None) -> _Asked:
         try:
-            return request, self._checked_tokens(request)
+            return _Asked(request, self._checked_tokens(request), watch)
         except EngineError as error:
-            return request, error
+            return _Asked(request, error, watch)
 
-    def _answer(self, group: list[_Tokenised], stop: threading.Event) -> list[Generation]:
+    def _answer(self, group: list[_Asked], stop: threading.Event) -> list[Generation]:
         answers = []
-        for request, tokens in group:
+        for request, tokens, watch in group:
             if isinstance(tokens, EngineError):
                 answers.append(failed(self.name, str(tokens)))
                 continue
-            generation = self._run(request, tokens, stop, lambda delta: None).generation
+            generation = self._run(request, tokens, stop, watch).generation
             assert generation is not None  # the last delta has it
             answers.append(generation)
         return answers
@@ -256,16 +273,17 @@ class LlamaCppEngine:
         request: Request,
         tokens: list[int],
         stop: threading.Event,
-        on_delta: Callable[[Delta], None],
+        watch: Watcher | None = None,
+        on_delta: Callable[[Delta], None] = lambda delta: None,
     ) -> Delta:
         """Run one request in this thread; `on_delta` gets every piece, the last is returned.
 
-        Always through the completions call: the chat call leaves out the end token's
-        log-probability when it streams.
+        `watch` may end it before. Always through the completions call: the chat call leaves out
+        the end token's log-probability when it streams.
         """
         server = self._opened()
         started = time.perf_counter()
-        answer = Answer(request, stop, on_delta)
+        answer = Answer(request, stop, on_delta, watch)
         while True:
             answer.ask()
             written = answer.ids
@@ -360,9 +378,9 @@ def _library(name: str) -> Any:
     return xllamacpp
 
 
-def _shares(one: _Tokenised, other: _Tokenised) -> bool:
+def _shares(one: _Asked, other: _Asked) -> bool:
     """Whether two prompts have more than half of the shorter one's tokens as a common beginning."""
-    a, b = one[1], other[1]
+    a, b = one.tokens, other.tokens
     if isinstance(a, EngineError) or isinstance(b, EngineError):
         return False
     common = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a))
