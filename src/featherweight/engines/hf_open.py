@@ -23,30 +23,21 @@ from featherweight.engines.hf_bank import Bank, Stored, is_bank, read_bank
 from featherweight.engines.packed import dense_state, is_packed
 from featherweight.errors import EngineError
 from featherweight.files import digest
+from featherweight.precision import bf16_pays
 
 WEIGHTS, ADAPTER_WEIGHTS = "*.safetensors", "adapter_model*.safetensors"
 
 
 def choose_dtype(dtype: str, device: str) -> tuple[torch.dtype, str]:
-    """The weights' type and why: auto is bf16 where the hardware multiplies it, else fp32."""
+    """The weights' type and why: auto is bf16 where the hardware is faster in it, else fp32."""
     if dtype in ("fp32", "float32"):
         return torch.float32, "asked for"
     if dtype in ("bf16", "bfloat16"):
         return torch.bfloat16, "asked for"
     if dtype != "auto":
         raise EngineError(f"dtype {dtype!r} is not known; choose auto, fp32 or bf16.")
-    if device.startswith("cuda"):
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return torch.bfloat16, "this GPU computes bf16"
-        return torch.float32, "this GPU does not compute bf16"
-    if device == "cpu":
-        # older torch does not tell
-        able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        for feature in ("amx_bf16", "avx512_bf16"):
-            if able.get(feature):
-                return torch.bfloat16, f"this CPU has {feature}"
-        return torch.float32, "no avx512_bf16 or amx_bf16 seen on this CPU"
-    return torch.float32, f"the safe choice on {device}"
+    pays, why = bf16_pays(device)
+    return torch.bfloat16 if pays else torch.float32, why
 
 
 def open_model(name: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:

@@ -125,17 +125,21 @@ def open_encoder(folder: Path) -> EncoderLocator:
         import torch
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
+
+        from featherweight.precision import bf16_pays
     except ImportError:
         raise EngineError(
             "a trained locator needs torch and transformers; install featherweight[train], or use "
             "the embedded one."
         ) from None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pays, _ = bf16_pays(device)
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # what it would tell is checked below
     try:
         model, info = AutoModel.from_pretrained(
             folder,
-            dtype=_dtype(torch),
+            dtype=torch.bfloat16 if pays else torch.float32,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -157,7 +161,7 @@ def open_encoder(folder: Path) -> EncoderLocator:
             f"{folder} is no whole locator: {len(wrong)} tensors are missing or of the wrong shape "
             f"({wrong[0]}); copy the directory again."
         )
-    model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.eval().to(device)
     both = sha256(folder / WEIGHTS) + sha256(folder / SETTINGS)
     name = f"encoder:{hashlib.sha256(both.encode()).hexdigest()}"
     return EncoderLocator(model, tokenizer, settings, name)
@@ -184,14 +188,3 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not good:
         raise EngineError(f"{path} is not as training writes it; copy the directory again.")
     return dict(found)
-
-
-def _dtype(torch: Any) -> Any:
-    """bf16 where the hardware multiplies it: 3 times as fast on CPUs with avx512_bf16."""
-    if torch.cuda.is_available():
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # older torch does not tell
-        told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        able = told.get("amx_bf16") or told.get("avx512_bf16")
-    return torch.bfloat16 if able else torch.float32
