@@ -173,9 +173,7 @@ def calibrate(
     from featherweight.cascade.calibrate import check_delta
     from featherweight.cascade.guarantee import provable_epsilon, upwards
     from featherweight.cascade.make import calibrate as calibrated
-    from featherweight.cascade.make import read_logs
-    from featherweight.cascade.open import RULE
-    from featherweight.cascade.rule_file import write_rule
+    from featherweight.cascade.make import read_logs, write_cascade
     from featherweight.files import check_new_folder
     from featherweight.show_cascade import print_calibration
 
@@ -200,16 +198,17 @@ def calibrate(
                     f"{groups} groups can prove a drop of {upwards(least)} {metric.name} at the "
                     f"least, with {1 - delta:.0%} confidence."
                 )
+        names = score or ["mean"]
         rule, calibration = calibrated(
             found,
-            score or ["mean"],
+            names,
             quality=quality,
             delta=delta,
             budget=budget or None,
             cost=cost[0] if cost else None,  # type: ignore[arg-type]
             seed=seed,
         )
-        write_rule(output / RULE, rule)
+        write_cascade(output, found, names, rule, calibration)
     except FeatherweightError as error:
         fail(error)
     if json:

@@ -113,6 +113,10 @@ def print_calibration(
             f"trusted where {name} is above {threshold.value:.5g}",
             f"passes on {_percent(done.deferral[number])} of the questions",
         )
+        if promise["groups"] != promise["n"]:
+            table.add_row(
+                "", "", f"          {_percent(done.deferral_of_groups[number])} over groups"
+            )
     table.add_row(Text("quality", style="dim"), _interval(done.quality), f"mean {metric}")
     table.add_row(Text("  first stage alone", style="dim"), _interval(done.quality_first), "")
     table.add_row(Text("  last stage alone", style="dim"), _interval(done.quality_last), "")

@@ -43,6 +43,9 @@ def test_the_thresholds_are_the_last_on_the_path_that_are_proven(stages: int) ->
     p = betting_p((1 + means / 100) / 2, 0.54, before)
     assert promise["p"][count - 1] == pytest.approx(float(p[0]))
     assert found.realised.drop_of_groups.mean == pytest.approx(means.mean())
+    on = chosen == stages - 1
+    shares = [on[[h == g for h in one.groups]].mean() for g in by_group]
+    assert found.realised.deferral_of_groups[-1].mean == pytest.approx(np.mean(shares))
     deferral = found.realised.deferral
     assert len(deferral) == stages - 1 and deferral[-1].mean == (chosen == stages - 1).mean()
     assert deferral[-1].mean < 0.95 and found.realised.drop.mean < 8
@@ -146,9 +149,9 @@ def refused(message: str, **changes: Any) -> None:
 def test_too_few_groups_say_how_many_are_needed() -> None:
     few = simulated(5, 35, 8)
     refused(
-        r"35 groups support a drop of 8\.\d+ accuracy at the least with 0.95 confidence, even if "
-        r"nothing is lost; one of 1 needs \d+ groups \(and \d+ in the fit split\): log more or "
-        r"raise epsilon",
+        r"35 groups support a drop of 8\.\d+ accuracy at the least with 0.95 confidence, if no "
+        r"group gains or loses; one of 1 needs \d+ groups \(and \d+ in the fit split\): "
+        r"log more or raise epsilon",
         calibrate=few,
         epsilon=1,
     )

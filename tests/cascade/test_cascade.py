@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from streamed import END, StreamedEngine, Token, words
 
+from featherweight.cascade import running
 from featherweight.cascade.answers import answer_of
 from featherweight.cascade.asking import prompt_key
 from featherweight.cascade.budget import for_budget
@@ -31,6 +32,15 @@ from featherweight.errors import CascadeError, EngineError
 
 HASH = "0" * 64
 LARGE = [Token(b"large", (0.99, 0.005)), Token(b" answer", (0.98, 0.01)), END]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def looked_at_often() -> Iterator[None]:
+    """A learned rule's bound after every token: answers here are shorter than its usual wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "FEWEST", 1)
+        patch.setattr(running, "WORK", 10**9)
+        yield
 
 
 def stage(
@@ -285,6 +295,9 @@ def test_a_fault_falls_through_and_is_recorded() -> None:
         deltas, trace = streamed(cascade, Request("x"))
         assert text(deltas) == "large answer"
         assert [a.outcome for a in trace.attempts] == ["failed", "answered"]
+        # a prompt was read, and paid for, where something was written
+        wrote = trace.attempts[0].completion_tokens > 0
+        assert trace.attempts[0].prompt_tokens == (2 if wrote else 0)
     assert trace.attempts[0].completion_tokens == 1  # what had come by then is paid
 
 
@@ -468,6 +481,7 @@ def test_a_closed_stream_stops_its_stage() -> None:
         assert engine.closed_streams == 1 and engine.written == 1
         assert [a.outcome for a in traces[0].attempts] == ["cancelled"]
         assert traces[0].completion_tokens == 1 and traces[0].error is None
+        assert traces[0].prompt_tokens == engine.count_tokens("x") > 0
 
 
 def test_a_cancelled_task_stops_a_stage_that_is_held_back() -> None:
@@ -556,6 +570,17 @@ def cases(draw: st.DrawFn) -> tuple[Cascade, Request, StreamedEngine]:
     )
     tie = draw(st.sampled_from([0.0, 0.5, 1.0]))
     return two(engine, score, value=value, tie=tie, stop=stop), request, engine
+
+
+def test_a_learned_rule_stops_a_stream() -> None:
+    """So the properties below are about its bound too."""
+    for score in (LEARNED, replace(LEARNED, end=False)):
+        cascade = two(small(*[0.01] * 10), score, value=0.05)
+        _, trace = streamed(cascade, Request("question", max_tokens=12))
+        first = trace.attempts[0]
+        assert first.outcome == "deferred" and first.saved_tokens > 0
+        whole = answer(cascade, Request("question", max_tokens=12))[1].attempts[0]
+        assert whole.decided_at == first.decided_at == first.completion_tokens < 11
 
 
 @settings(max_examples=600, deadline=None)

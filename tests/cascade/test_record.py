@@ -18,9 +18,10 @@ from featherweight.cascade.make import scored
 from featherweight.cascade.record import dealt, record
 from featherweight.cascade.scores import Score
 from featherweight.engines import Generation, Request, load_engine
-from featherweight.errors import CascadeError
+from featherweight.errors import CascadeError, OutputError
 from featherweight.evaluate.cost import flops
 from featherweight.evaluate.score import ROUGE, score
+from featherweight.files import sha256
 from featherweight.tasks import Example, Task
 
 ASKED = tuple(
@@ -89,6 +90,24 @@ def test_the_header_says_who_answered_and_how(specs: list[str], folder: Path) ->
         assert about["max_tokens"] == 12 and about["top_logprobs"] == ALTERNATIVES
         assert about["decoding"] == {"temperature": 0.0, "stop": []}
         assert about["usd_basis"] == "$3.6 an hour x measured seconds"
+
+
+def test_the_manifest_says_what_the_log_is(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    log = read_log(folder / "log.jsonl")
+    assert manifest["run"]["command"] == "cascade log"
+    assert [stage["model"] for stage in manifest["run"]["stages"]] == list(log.models)
+    result = manifest["result"]
+    assert result["log"] == sha256(folder / "log.jsonl") == log.sha256
+    assert result["quality"] == pytest.approx(np.nanmean(log.quality(), axis=0).tolist())
+    assert (result["n"], result["failed"]) == (len(log.rows), [0, 0])
+
+
+def test_another_commands_folder_is_refused(specs: list[str], tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"run": {"command": "train"}}')
+    with pytest.raises(OutputError, match="holds the work of `featherweight train`; choose"):
+        record(TASK, specs, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
 def test_a_stopped_one_goes_on(specs: list[str], folder: Path, tmp_path: Path) -> None:

@@ -124,9 +124,12 @@ class Asked:
             )
         )
 
-    def cancel(self, number: int, tokens: int, seconds: float) -> None:
+    def cancel(
+        self, number: int, prompt_tokens: int, completion_tokens: int, seconds: float
+    ) -> None:
         """Nobody waits for the answer any more."""
-        self._attempts.append(Attempt(number, self._names[number], "cancelled", 0, tokens, seconds))
+        spent = prompt_tokens, completion_tokens, seconds
+        self._attempts.append(Attempt(number, self._names[number], "cancelled", *spent))
 
     def fault(
         self, number: int, error: str, prompt_tokens: int, completion_tokens: int, seconds: float

@@ -142,7 +142,7 @@ def check_target(
         needed = groups_needed(epsilon, delta, span, fits / groups)
         raise CascadeError(
             f"{groups} groups support a drop of {upwards(least)} {metric.name} at the least with "
-            f"{1 - delta:.4g} confidence, even if nothing is lost; one of {epsilon:g} needs "
+            f"{1 - delta:.4g} confidence, if no group gains or loses; one of {epsilon:g} needs "
             f"{needed or f'more than {MOST_GROUPS}'} groups{_fits(needed, fits / groups)}: log "
             "more or raise epsilon."
         )

@@ -17,11 +17,12 @@ class Realised:
     """What thresholds did on a sample, means over rows with cluster-bootstrap intervals.
 
     `deferral` has the share of all questions that each stage but the last passed on. `drop` is the
-    last stage's quality less the cascade's, over rows; `drop_of_groups` the mean of group means,
-    which is what a promise of quality is about.
+    last stage's quality less the cascade's, over rows. `deferral_of_groups` and `drop_of_groups`
+    are means of group means, which is what promises of a budget and of quality are about.
     """
 
     deferral: tuple[Estimate, ...]
+    deferral_of_groups: tuple[Estimate, ...]
     quality: Estimate
     quality_first: Estimate
     quality_last: Estimate
@@ -73,9 +74,9 @@ def realised(sample: Sample, thresholds: Sequence[Threshold]) -> Realised:
     *deferral, of_all, of_first, of_last, of_drop = estimates(
         np.column_stack([passed, quality, first, last, drop]), sample.groups
     )
-    means = sample.group_means(drop[:, None])
-    (of_groups,) = estimates(means, range(len(means)))
-    return Realised(tuple(deferral), of_all, of_first, of_last, of_drop, of_groups)
+    means = sample.group_means(np.column_stack([passed, drop]))
+    *shares, dropped = estimates(means, range(len(means)))
+    return Realised(tuple(deferral), tuple(shares), of_all, of_first, of_last, of_drop, dropped)
 
 
 def check_source(sample: Sample) -> None:

@@ -166,6 +166,7 @@ class Cascade:
         """
         asked = self.asked(request)
         relay = Relay(asked, len(self.engines), self.hold)
+        number = 0
         try:
             for number, engine in enumerate(self.engines):
                 if asked.result is not None:
@@ -179,10 +180,10 @@ class Cascade:
                                 break
                 except EngineError as error:
                     relay.fault(error)
-                relay.end(self._read(number, request) if relay.stopped else 0)
+                relay.end(self._read(number, request) if relay.broken else 0)
             relay.raise_failure()
         finally:
-            relay.abandon()
+            relay.abandon(self._read(number, request) if relay.broken else 0)
             if record is not None:
                 record(asked.trace)
 
@@ -192,6 +193,7 @@ class Cascade:
         """`stream` for an event loop; closing or cancelling it stops the stage that is writing."""
         asked = self.asked(request)
         relay = Relay(asked, len(self.engines), self.hold)
+        number = 0
         try:
             for number, engine in enumerate(self.engines):
                 if asked.result is not None:
@@ -206,11 +208,11 @@ class Cascade:
                                 break
                 except EngineError as error:
                     relay.fault(error)
-                read = await asyncio.to_thread(self._read, number, request) if relay.stopped else 0
+                read = await asyncio.to_thread(self._read, number, request) if relay.broken else 0
                 relay.end(read)
             relay.raise_failure()
         finally:
-            relay.abandon()
+            relay.abandon(self._read(number, request) if relay.broken else 0)
             if record is not None:
                 record(asked.trace)
 
@@ -239,7 +241,7 @@ class Cascade:
         return asked
 
     def _read(self, number: int, request: Request) -> int:
-        """Tokens of the prompt, for a stage that was stopped before it said so; 0: not known."""
+        """Tokens of the prompt, for a stage that ended before it said so; 0: not known."""
         engine = self.engines[number]
         try:
             return engine.count_tokens(request.prompt) if engine.counts_tokens else 0

@@ -15,13 +15,17 @@ from featherweight.cascade.curve import curve
 from featherweight.cascade.fit import Kind, fit_rule
 from featherweight.cascade.learned import Learned, Target
 from featherweight.cascade.log import read_log
+from featherweight.cascade.open import RULE
 from featherweight.cascade.reader import Reader
 from featherweight.cascade.rule import DeferralRule, StageRule, alternatives
-from featherweight.cascade.rule_file import STAGE, read_stage
+from featherweight.cascade.rule_file import STAGE, read_stage, write_rule
 from featherweight.cascade.sample import Cost, Sample, sample
 from featherweight.cascade.scores import Score, score_answers
 from featherweight.cascade.types import Log, Split
 from featherweight.errors import CascadeError
+from featherweight.files import sha256
+from featherweight.tasks.run import versions
+from featherweight.tasks.store import write_manifest
 
 AGAIN = "make the log with `featherweight cascade log`"
 
@@ -213,6 +217,23 @@ def calibrate(
     else:
         raise ValueError("no target")
     return made(log, scores, found, _points(rows)), found
+
+
+def write_cascade(
+    folder: Path,
+    log: Log,
+    names: Sequence[str],
+    rule: DeferralRule,
+    calibration: Calibration,
+) -> None:
+    """Write the rule that `calibrate` made of `log`, and what it did there in manifest.json.
+
+    Raises `OutputError` where the folder cannot be written.
+    """
+    write_rule(folder / RULE, rule)
+    run = {"command": "cascade calibrate", "log": log.sha256, "scores": list(names)}
+    result = {"rule": sha256(folder / RULE), **calibration.to_json(), "versions": versions()}
+    write_manifest(folder, {"run": run, "result": result})
 
 
 def _points(rows: Sample) -> list[dict[str, float]]:

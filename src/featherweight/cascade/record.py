@@ -1,7 +1,7 @@
 """Make a log: every stage answers the same questions, and each answer is judged.
 
 A stage's answers are a run of eval in FOLDER/stage-0, FOLDER/stage-1 and so on, so what was stopped
-goes on; FOLDER/log.jsonl is written when all have answered.
+goes on; FOLDER/log.jsonl, and what it is in manifest.json, are written when all have answered.
 """
 
 import random
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from featherweight.cascade.answers import answer_of
@@ -23,11 +24,12 @@ from featherweight.errors import CascadeError
 from featherweight.evaluate.cost import Cost, Price
 from featherweight.evaluate.predictions import Reference
 from featherweight.evaluate.score import METRICS, measure
+from featherweight.files import sha256
 from featherweight.tasks import Example, Report, Task, evaluate
-from featherweight.tasks.run import Progress
-from featherweight.tasks.store import PREDICTIONS
+from featherweight.tasks.run import Progress, versions
+from featherweight.tasks.store import PREDICTIONS, check_owner, write_manifest
 
-LOG = "log.jsonl"
+LOG, COMMAND = "log.jsonl", "cascade log"
 SHARES = (0.25, 0.5, 0.25)  # of the groups: fit, calibrate, test
 QUALITIES = tuple(name for name in METRICS if name.startswith("rouge"))
 
@@ -59,9 +61,10 @@ def record(
     rows go to the split `part`; without it whole groups are dealt out, a quarter to fit, half to
     calibrate, a quarter to test, by `seed`; a log that is there is not dealt anew. With
     `top_logprobs` margins and entropies are there. `prices` are dollars for tokens by spec. Raises
-    `CascadeError` for a task that cannot be logged, and all that `load_engine` and `evaluate`
-    raise.
+    `CascadeError` for a task that cannot be logged, `OutputError` for a folder of another command,
+    and all that `load_engine` and `evaluate` raise.
     """
+    check_owner(folder, COMMAND)
     measured = _metric(task, metric)
     dealing = {"metric": measured.name, "part": part, "seed": None if part else seed}
     _check_dealing(folder / LOG, dealing)
@@ -99,7 +102,27 @@ def record(
     log = joined(task, stages, measured, part, seed)
     log = replace(log, extra={**log.extra, "dealing": dealing})
     write_log(log, folder / LOG)
+    write_manifest(folder, _manifest(log, sha256(folder / LOG)))
     return log
+
+
+def _manifest(log: Log, digest: str) -> dict[str, Any]:
+    stages = [{key: stage[key] for key in ("model", "identity")} for stage in log.extra["stages"]]
+    described = {key: log.extra[key] for key in ("task", "settings", "dealing")}
+    table = log.quality()  # NaN where an answer failed
+    judged = [column[~np.isnan(column)] for column in table.T]
+    return {
+        "run": {"command": COMMAND, "stages": stages, **described},
+        "result": {
+            "log": digest,
+            "n": len(log.rows),
+            "groups": len(set(log.groups())),
+            "metric": log.metric.name,
+            "quality": [float(column.mean()) if len(column) else None for column in judged],
+            "failed": [len(table) - len(column) for column in judged],
+            "versions": versions(),
+        },
+    }
 
 
 def joined(

@@ -26,6 +26,7 @@ class Relay:
         self._held: list[Delta] = []
         self._tokens = 0
         self._started = 0.0
+        self._error = ""
         self.stopped = False
 
     def begin(self, number: int) -> None:
@@ -33,6 +34,7 @@ class Relay:
         self._stage = number
         self._watch = self._asked.watch(number)
         self._held, self._tokens, self.stopped = [], 0, False
+        self._error = "its stream ended without a last piece."
         self._started = time.perf_counter()
 
     def take(self, delta: Delta) -> list[Delta]:
@@ -65,23 +67,30 @@ class Relay:
         tops = self._asked.shown(delta.top_logprobs)
         return [*self._held, replace(delta, generation=result, top_logprobs=tops)]
 
+    @property
+    def broken(self) -> bool:
+        """Whether the stage began to write and did not end: its prompt was read, and paid for."""
+        return self._stage is not None and (self.stopped or self._tokens > 0)
+
     def fault(self, error: EngineError) -> None:
         """The stage failed; after its last piece that changes nothing."""
-        if self._stage is not None:
-            self._asked.fault(self._stage, str(error), 0, self._tokens, self._seconds())
-            self._stage = None
+        self._error = str(error)
 
     def end(self, prompt_tokens: int) -> None:
-        """The stage's stream is closed: it gave its last piece, or was stopped."""
-        if self._stage is not None and self.stopped and self._watch is not None:
+        """The stage's stream is closed: it gave its last piece, was stopped, or failed."""
+        if self._stage is None:
+            return
+        if self.stopped and self._watch is not None:
             self._asked.stop(self._stage, self._watch, prompt_tokens, self._seconds())
-            self._stage = None
-        self.fault(EngineError("its stream ended without a last piece."))
+        else:
+            spent = prompt_tokens, self._tokens, self._seconds()
+            self._asked.fault(self._stage, self._error, *spent)
+        self._stage = None
 
-    def abandon(self) -> None:
+    def abandon(self, prompt_tokens: int) -> None:
         """The stream is closed; a stage that was still writing was paid for nothing."""
         if self._stage is not None:
-            self._asked.cancel(self._stage, self._tokens, self._seconds())
+            self._asked.cancel(self._stage, prompt_tokens, self._tokens, self._seconds())
             self._stage = None
 
     def raise_failure(self) -> None:

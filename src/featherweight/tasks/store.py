@@ -30,6 +30,30 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def check_owner(folder: Path, command: str) -> None:
+    """Raise `OutputError` where the manifest in `folder`, if there is one, is another command's."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return
+    try:
+        found = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise OutputError(f"cannot read {path} ({error}); choose another folder.") from None
+    run = found.get("run") if isinstance(found, dict) else None
+    if not isinstance(run, dict):
+        raise OutputError(f"{path} belongs to something else; choose another output folder.")
+    if run.get("command") != command:
+        raise OutputError(
+            f"{folder} holds the work of `featherweight {run.get('command')}`; choose another "
+            "output folder."
+        )
+
+
+def write_manifest(folder: Path, data: Mapping[str, Any]) -> None:
+    """Replace the manifest in `folder`."""
+    write_atomic(folder / MANIFEST, orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n")
+
+
 class Store:
     """The rows of one run, by example id. Use inside `locked`."""
 
@@ -54,20 +78,10 @@ class Store:
                 )
             self.write_manifest({"run": run})
             return
-        try:
-            data = orjson.loads(path.read_bytes())
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise OutputError(f"cannot read {path} ({error}); choose another folder.") from None
-        before = data.get("run") if isinstance(data, dict) else None
-        self.manifest = data
-        if not isinstance(before, dict):
-            raise OutputError(f"{path} belongs to something else; choose another output folder.")
         now = orjson.loads(orjson.dumps(run))
-        if before.get("command") != now.get("command"):
-            raise OutputError(
-                f"{self.folder} holds the work of `featherweight {before.get('command')}`; choose "
-                "another output folder."
-            )
+        check_owner(self.folder, now.get("command"))
+        self.manifest = orjson.loads(path.read_bytes())
+        before = self.manifest["run"]
         if now != before and not (self.path.exists() and self.path.stat().st_size):
             self.write_manifest({"run": run})  # nothing was answered, so nothing is lost
         elif differs := sorted(k for k in before.keys() | now if before.get(k) != now.get(k)):
@@ -103,7 +117,7 @@ class Store:
 
     def write_manifest(self, data: Mapping[str, Any]) -> None:
         """Replace the manifest."""
-        write_atomic(self.folder / MANIFEST, orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n")
+        write_manifest(self.folder, data)
 
     def close(self) -> None:
         """Let the rows reach the disk."""
