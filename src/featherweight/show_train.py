@@ -1,7 +1,6 @@
 """What a training shows: what was decided, a bar, a line for each evaluation, the result."""
 
 import sys
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,6 @@ class TrainView:
         self._err = Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._task: Any = None
-        self._began = time.monotonic()
 
     def __enter__(self) -> "TrainView":
         return self
@@ -94,7 +92,7 @@ class TrainView:
             for name in SHOWN
             if name in facts and facts[name] != dull.get(name)
         ]
-        minutes = facts.get("seconds", time.monotonic() - self._began) / 60
+        minutes = facts["seconds"] / 60
         line = f"step {facts['step']:>6}  {minutes:6.1f} min  {what:<5}  {'  '.join(cells)}"
         self._err.print(Text(line, style=style), soft_wrap=True)
 

@@ -129,7 +129,8 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs |= self._tallied() | {"seconds": time.perf_counter() - self.began}
+            logs |= self._tallied()
+        logs |= {"seconds": time.perf_counter() - self.began}
         super().log(logs, start_time)
 
     def _tallied(self) -> dict[str, float]:
