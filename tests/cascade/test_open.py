@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from streamed import StreamedEngine, words
 
+from featherweight.cascade.cascade import Cascade
 from featherweight.cascade.open import cascade_identity, open_cascade
 from featherweight.cascade.rule import DeferralRule, StageRule
 from featherweight.cascade.rule_file import write_rule
@@ -104,6 +105,7 @@ def test_what_a_stage_is(gguf: Path) -> None:
     )
     assert small.template_sha256 == hashlib.sha256(TEMPLATE.encode()).hexdigest()
     assert large.engine == "openai" and large.template_sha256 is None
+    assert small.dtype is None and large.dtype is None
     assert large.identity["weights"] is None and "URL and name" in large.identity["note"]
 
 
@@ -214,3 +216,28 @@ def test_real_templates(tmp_path: Path) -> None:
         assert facts(engine)["template_sha256"] == template_sha256(engine) != sha256("")
     finally:
         engine.close()
+
+
+def test_a_stage_is_computed_as_it_was_logged(tmp_path: Path) -> None:
+    """Whatever this machine would choose: another precision moves log-probabilities."""
+    pytest.importorskip("transformers")
+    from tiny_llama import save_tiny_llama
+
+    from featherweight.engines.load import load_engine
+
+    spec = f"hf:{save_tiny_llama(tmp_path / 'model')}"
+    large = StageRule(**facts(StreamedEngine(lambda r: [], name=SERVER)), max_tokens=8)
+    made = rule_of(SERVER)
+    for dtype in ("float32", "bfloat16"):
+        engine = load_engine(spec, dtype=dtype)
+        small = replace(made.stages[0], **facts(engine))
+        assert small.dtype == dtype
+        rule = replace(made, stages=(small, large))
+        write_rule(tmp_path / dtype / "rule.json", rule)
+        cascade = open_cascade(tmp_path / dtype)
+        assert cascade.engines[0].dtype == dtype  # type: ignore[attr-defined]
+        other = load_engine(spec, dtype="fp32" if dtype == "bfloat16" else "bf16")
+        with pytest.raises(CascadeError, match=rf"and the rule was made for {dtype}; open it with"):
+            Cascade([other, cascade.engines[1]], rule)
+        for one in (engine, other, cascade):
+            one.close()

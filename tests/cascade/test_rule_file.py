@@ -40,6 +40,7 @@ def stage(score: str | Learned | None, **changes: Any) -> StageRule:
         "engine": "hf",
         "identity": {"spec": "hf:small", "weights": A, "config": B, "tokenizer": A},
         "template_sha256": B,
+        "dtype": "bfloat16",
         "max_tokens": 64,
         "decoding": Decoding(0.0, ("\n",)),
         "top_logprobs": alternatives(found) if found else 0,
@@ -55,6 +56,7 @@ SERVER = stage(
     engine="openai",
     identity={"spec": "openai:http://gpu:8000/v1#big", "weights": None, "note": "by URL and name"},
     template_sha256=None,
+    dtype=None,
 )
 
 
@@ -157,6 +159,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("stages.0.identity.weights", None, r"stages\[0\].identity.weights is no sha256"),
     ("stages.0.identity.spec", ..., r"stages\[0\].identity.spec is no text"),
     ("stages.0.template_sha256", "abc", r"template_sha256 is no sha256"),
+    ("stages.0.dtype", "bf16", r"stages\[0\].dtype is 'bf16'; write float32 or bfloat16"),
+    ("stages.0.dtype", ..., r"stages\[0\] has no 'dtype'"),
     ("stages.0.decoding.temperature", -1, r"decoding.temperature is -1; write a number from 0"),
     ("stages.0.decoding.temperature", 0.7, r"stages\[1\].decoding differs from stage 0's"),
     ("stages.0.decoding.stop", "\n", r"decoding.stop is no list of texts"),

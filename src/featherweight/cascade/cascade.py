@@ -14,7 +14,7 @@ from typing import NoReturn
 from featherweight.cascade.asking import Asked
 from featherweight.cascade.deciding import Watch
 from featherweight.cascade.rule import DeferralRule
-from featherweight.cascade.stages import check_number, check_template
+from featherweight.cascade.stages import check_number, check_opened
 from featherweight.cascade.streaming import Relay
 from featherweight.cascade.trace import Trace
 from featherweight.engines.text import check_request
@@ -54,7 +54,7 @@ class Cascade:
         if any(isinstance(engine, Cascade) for engine in engines):
             raise CascadeError("a cascade is no stage of another; put its stages into one rule.")
         for number, (stage, engine) in enumerate(zip(rule.stages, engines, strict=True)):
-            check_template(number, stage, engine)
+            check_opened(number, stage, engine)
         self.engines, self.rule, self.hold = tuple(engines), rule, hold
         self._names = [engine.name for engine in engines]
         self._name = name or f"cascade of {', '.join(self._names)}"

@@ -73,7 +73,7 @@ def about(rule: DeferralRule) -> dict[str, Any]:
     for stage, data in zip(rule.stages, rule_json(rule)["stages"], strict=True):
         known = PARTS if stage.engine != "openai" else ("spec",)
         identity = {part: stage.identity[part] for part in known if part in stage.identity}
-        kept = ("engine", "template_sha256", "decoding", "score", "threshold")
+        kept = ("engine", "template_sha256", "dtype", "decoding", "score", "threshold")
         stages.append({"identity": identity, **{name: data[name] for name in kept}})
     return {"stages": stages}
 

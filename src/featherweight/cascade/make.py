@@ -110,7 +110,7 @@ def _stages(log: Log) -> list[StageRule]:
     found = []
     for number, one in enumerate(facts):
         where = f"the log's header: stages[{number}]"
-        told = {key: one[key] for key in STAGE if key in one}
+        told = {"dtype": None, **{key: one[key] for key in STAGE if key in one}}
         try:
             stage = read_stage(Reader(told | {"score": None, "threshold": None}, where), last=True)
         except CascadeError as error:

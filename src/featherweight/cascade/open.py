@@ -26,7 +26,9 @@ def open_cascade(folder: Path, *, hold: bool = True) -> Cascade:
         check_identity(number, stage, identity(stage.model))  # before anything large is loaded
     engines: list[Engine] = []
     try:
-        engines.extend(load_engine(stage.model) for stage in rule.stages)
+        for stage in rule.stages:
+            settings = {} if stage.dtype is None else {"dtype": stage.dtype}
+            engines.append(load_engine(stage.model, **settings))
         return Cascade(engines, rule, name=f"cascade:{folder}", hold=hold)
     except BaseException:
         for engine in engines:

@@ -27,8 +27,10 @@ class StageRule:
 
     `model` is the spec that opens it, `identity` what that stands for (`engines.identity`: hashes
     of weights and tokenizer; of a server only URL and name can be known), `template_sha256` the
-    hash of its chat template, `None` where an engine cannot tell. `max_tokens` is what its logged
-    answers were allowed. Its score reads `top_logprobs` alternatives for each token.
+    hash of its chat template, `None` where an engine cannot tell. `dtype`, float32 or bfloat16, is
+    what its weights were computed in, `None` where its file says so or nobody knows. `max_tokens`
+    is what its logged answers were allowed. Its score reads `top_logprobs` alternatives for each
+    token.
     """
 
     model: str
@@ -36,6 +38,7 @@ class StageRule:
     identity: Mapping[str, Any]
     template_sha256: str | None
     max_tokens: int
+    dtype: str | None = None
     decoding: Decoding = Decoding()
     top_logprobs: int = 0
     score: Score | Learned | None = None

@@ -24,7 +24,8 @@ from featherweight.files import write_atomic
 
 VERSION = 1
 DEEPEST = 50  # of what is only kept for people
-STAGE = "model engine identity template_sha256 decoding max_tokens top_logprobs".split()
+STAGE = "model engine identity template_sha256 dtype decoding max_tokens top_logprobs".split()
+DTYPES = ("float32", "bfloat16")
 PROMISES = ("budget", "quality", "cost")
 AGAIN = "make the rule again with `featherweight cascade calibrate`"
 
@@ -79,6 +80,7 @@ def _stage_json(stage: StageRule) -> dict[str, Any]:
         "engine": stage.engine,
         "identity": dict(stage.identity),
         "template_sha256": stage.template_sha256,
+        "dtype": stage.dtype,
         "decoding": {
             "temperature": stage.decoding.temperature,
             "stop": list(stage.decoding.stop),
@@ -160,6 +162,7 @@ def read_stage(part: Reader, last: bool) -> StageRule:
         identity=identity.data,
         template_sha256=None if template is None else part.sha256("template_sha256"),
         max_tokens=part.count("max_tokens", 1),
+        dtype=None if part.data["dtype"] is None else part.one_of("dtype", DTYPES),
         decoding=Decoding(decoding.within("temperature", 0), decoding.texts("stop")),
         top_logprobs=top_logprobs,
         score=found,

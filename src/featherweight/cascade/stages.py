@@ -21,7 +21,7 @@ OTHER = "calibrate a rule with this model, or put back the one it was made for"
 
 
 def facts(engine: Engine) -> dict[str, Any]:
-    """What a rule and a log say of a stage: spec, kind of engine, identity, hash of its template.
+    """What a rule and a log say of a stage: spec, kind of engine, identity, template, dtype.
 
     Raises `EngineError` where the engine was not opened from a spec, or its files are gone.
     """
@@ -30,6 +30,7 @@ def facts(engine: Engine) -> dict[str, Any]:
         "engine": parse(engine.name)[0],
         "identity": identity(engine.name),
         "template_sha256": template_sha256(engine),
+        "dtype": getattr(engine, "dtype", None),
     }
 
 
@@ -50,7 +51,7 @@ def check_stages(rule: DeferralRule, engines: Sequence[Engine]) -> None:
     check_number(rule, engines)
     for number, (stage, engine) in enumerate(zip(rule.stages, engines, strict=True)):
         check_identity(number, stage, identity(engine.name))
-        check_template(number, stage, engine)
+        check_opened(number, stage, engine)
 
 
 def check_number(rule: DeferralRule, engines: Sequence[Engine]) -> None:
@@ -81,8 +82,14 @@ def check_identity(number: int, stage: StageRule, found: Mapping[str, Any]) -> N
             )
 
 
-def check_template(number: int, stage: StageRule, engine: Engine) -> None:
-    """Raise `CascadeError` where the engine's chat template is another than the rule's."""
+def check_opened(number: int, stage: StageRule, engine: Engine) -> None:
+    """Raise `CascadeError` where the engine's chat template or dtype is not the rule's."""
+    dtype = getattr(engine, "dtype", None)
+    if stage.dtype not in (None, dtype):
+        raise CascadeError(
+            f"stage {number}, {stage.model}: computed in {dtype}, and the rule was made for "
+            f"{stage.dtype}; open it with dtype={stage.dtype!r}, or calibrate a rule for this."
+        )
     found = template_sha256(engine)
     if found != stage.template_sha256:
         raise CascadeError(
