@@ -139,7 +139,7 @@ def answered(
     data: Path, work: Path, name: str, folder: Path, splits: Sequence[str] = tuple(mix.LOGGED)
 ) -> None:
     """Every logged question, each task and split a run of its own."""
-    engine = load_engine(f"hf:{folder}", dtype="bf16")
+    engine = load_engine(f"hf:{folder}")
     try:
         for split in splits:
             for task, examples in mix.logged(data, split).items():

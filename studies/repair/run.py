@@ -29,7 +29,7 @@ from featherweight.distill.soft import save_bank
 from featherweight.engines import load_engine
 from featherweight.engines.dequantised import dequantised
 from featherweight.engines.hf_bank import Selection, Stored
-from featherweight.engines.hf_open import WEIGHTS, open_model
+from featherweight.engines.hf_open import WEIGHTS, choose_dtype, open_model
 from featherweight.files import digest, write_atomic, write_folder
 from featherweight.repair import combine, read_prompts, repair
 from featherweight.repair.choose import contexts, losses, scores
@@ -106,7 +106,7 @@ def adapter(data: Path, work: Path, recipe: str, name: str) -> None:
            teacher=teacher, settings=settings)  # fmt: skip
     target = work / recipe / f"{name}.val.json"
     if not target.exists():
-        opened, tokenizer = open_model(str(output), torch.bfloat16, "cpu")
+        opened, tokenizer = open_model(str(output), choose_dtype("auto", "cpu")[0], "cpu")
         asked = samples(mix.val(data), Reader(opened, tokenizer, name), 256)
         measured = losses(opened, [], contexts(asked, running=True))
         loss = float(measured.bare.sum() / measured.tokens.sum())
@@ -193,7 +193,8 @@ def single(work: Path, recipe: str, bank: str, k: int) -> Path:
 
 def winners(data: Path, work: Path, recipe: str, bank: str) -> dict[str, list[int]]:
     """Which prompt the bank chooses for each test question, from its prompt alone."""
-    opened, tokenizer = open_model(str(model(work, recipe)), torch.bfloat16, "cpu")
+    dtype, _ = choose_dtype("auto", "cpu")
+    opened, tokenizer = open_model(str(model(work, recipe)), dtype, "cpu")
     [stored] = read_prompts([work / recipe / bank])
     reader = Reader(opened, tokenizer, recipe)
     found = {}

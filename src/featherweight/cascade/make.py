@@ -231,7 +231,8 @@ def write_cascade(
     Raises `OutputError` where the folder cannot be written.
     """
     write_rule(folder / RULE, rule)
-    run = {"command": "cascade calibrate", "log": log.sha256, "scores": list(names)}
+    asked = {key: log.extra[key] for key in ("task", "settings") if key in log.extra}
+    run = {"command": "cascade calibrate", "log": log.sha256, "scores": list(names), **asked}
     result = {"rule": sha256(folder / RULE), **calibration.to_json(), "versions": versions()}
     write_manifest(folder, {"run": run, "result": result})
 
