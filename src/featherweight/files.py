@@ -6,6 +6,7 @@ file, a folder; `write_folder` for a new folder.
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import secrets
@@ -104,6 +105,15 @@ def write_folder(folder: Path) -> Iterator[Path]:
     with output_errors(folder), whole(folder) as temporary:
         temporary.mkdir()
         yield temporary
+
+
+def sweep_up(target: Path) -> None:
+    """Remove what a killed process left of `whole(target)`; only for who holds its lock."""
+    for path in target.parent.glob(f".{glob.escape(target.name[:80])}.{'[0-9a-f]' * 8}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -109,10 +109,9 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         memory.append({name: one.clone() for name, one in model.state_dict().items()})
         return own(model, tokenizer)
 
+    shared = run(source, texts, home / "shared")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MODULE, "_answer", answered)
-        shared = run(source, texts, home / "shared")
-        assert not memory
         sequential = run(source, texts, home / "sequential", mode="sequential")
     return Ran(kind, source, shared, sequential, memory[::2])  # each other one was opened again
 
@@ -424,7 +423,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert left == {".made.partial"}
         done = sorted(path.name for path in (tmp_path / ".made.partial").iterdir())
         blocks = [f"0-decoder-{i:03}.safetensors" for i in range(3 if at == 4 else 6)]
-        assert done == [*blocks, "job.json"]
+        assert done == [".lock", *blocks, "job.json"]
     run(source, SOME[:1], tmp_path / "made")
     assert contents(tmp_path / "made") == contents(tmp_path / "whole")
 
@@ -500,8 +499,9 @@ def test_what_is_made_is_not_made_again(tmp_path: Path, monkeypatch: pytest.Monk
     ]
 
 
+@pytest.mark.parametrize("mode", ["sequential", "shared"])
 def test_a_copy_that_is_not_what_was_computed_is_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = save_tiny("llama", tmp_path / "source")
     own = MODULE.save_file
@@ -518,12 +518,106 @@ def test_a_copy_that_is_not_what_was_computed_is_not_kept(
     for which, wrong in (
         ("layers.3.mlp.up_proj.weight.codes", r"^model\.layers\.3\.mlp\.up_proj\.weight: "),
         ("layers.0.self_attn.k_proj.weight.scales", r"^model\.layers\.0\.self_attn\.k_proj"),
-        ("model.norm.weight", "^logits: "),
+        ("model.norm.weight", r"^model\.norm\.weight: "),
     ):
         monkeypatch.setattr(MODULE, "save_file", bent(which))
         with pytest.raises(CompressError, match=wrong + r".* is not what was computed; .*\.$"):
-            run(source, SOME[:1], tmp_path / "made")
+            run(source, SOME[:1], tmp_path / "made", mode=mode)
         assert not (tmp_path / "made").exists()
+
+    def other_config(path: Path, *_: Any) -> Any:
+        config = json.loads((path / "config.json").read_text())
+        config["rms_norm_eps"] = 0.1
+        (path / "config.json").write_text(json.dumps(config))
+        return opened(str(path), torch.float32, "cpu")
+
+    monkeypatch.setattr(MODULE, "save_file", own)
+    opened = MODULE.open_model
+    monkeypatch.setattr(
+        MODULE,
+        "open_model",
+        lambda name, *rest: (
+            opened(name, *rest) if Path(name) == source else other_config(Path(name))
+        ),
+    )
+    with pytest.raises(CompressError, match=r"^logits: .* is not what was computed; .*\.$"):
+        run(source, SOME[:1], tmp_path / "made", mode=mode)
+
+
+def test_weights_that_lie_beside_the_models_are_not_read(tmp_path: Path) -> None:
+    """A backup, or another layout's file: transformers opens one file, or those of an index."""
+    source = save_tiny("llama", tmp_path / "source")
+    alone = [run(source, SOME[: n + 1], tmp_path / f"alone-{n}")[0] for n in range(2)]
+    tensors = load_file(source / "model.safetensors")
+    strange = {name: tensor + 1 for name, tensor in tensors.items()} | {"more": torch.ones(9)}
+    save_file(strange, source / "z-backup.safetensors", {"format": "pt"})
+    for number, recipes in enumerate((SOME[:1], SOME[:2])):
+        made = run(source, recipes, tmp_path / f"made-{number}")[0]
+        assert (made.folder / FILE).read_bytes() == (alone[number].folder / FILE).read_bytes()
+        assert made.manifest["bytes_dense"] == alone[number].manifest["bytes_dense"]
+
+
+def test_two_runs_at_once_do_not_mix(tmp_path: Path) -> None:
+    source = save_tiny("llama", tmp_path / "source")
+    [alone, _] = run(source, SOME[:2], tmp_path / "alone")
+    refusals = []
+
+    def meddle(what: str, done: int, of: int) -> None:
+        for recipes in (SOME[:2], PACKED[:2]) if what == "blocks" else ():
+            with pytest.raises(OutputError, match=r"another run is writing there; wait") as error:
+                run(source, recipes, tmp_path / "made")
+            refusals.append(error)
+
+    [made, _] = run(source, SOME[:2], tmp_path / "made", progress=meddle)
+    assert refusals and contents(made.folder) == contents(alone.folder)
+
+
+def test_what_a_killed_run_left_is_swept_up(tmp_path: Path) -> None:
+    source = save_tiny("llama", tmp_path / "source")
+    left = tmp_path / ".made.0123abcd"  # as a kill leaves it while the copy is proven
+    left.mkdir()
+    (left / FILE).touch()
+    kept = tmp_path / ".made.notes"
+    kept.touch()
+    run(source, SOME[:1], tmp_path / "made")
+    assert not left.exists() and kept.exists()
+
+
+def test_a_layer_without_outputs_has_no_error(tmp_path: Path) -> None:
+    source = save_tiny("llama", tmp_path / "source")
+    model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model.model.layers[1].self_attn.k_proj.weight.data.zero_()
+    model.model.layers[2].input_layernorm.weight.data.zero_()
+    model.save_pretrained(source)
+    [made] = run(source, SOME[:1], tmp_path / "made")
+    errors = {layer["name"]: layer["error"] for layer in made.manifest["layers"]}
+    silent = [name for name, error in errors.items() if error is None]
+    names = [f"model.layers.2.self_attn.{part}_proj" for part in "qkvo"]
+    assert sorted(silent) == ["model.layers.1.self_attn.k_proj", *sorted(names)]
+    assert all(error < 1 for error in errors.values() if error is not None)
+
+
+def test_all_recipes_are_checked_before_the_first(llama: Path, tmp_path: Path) -> None:
+    for recipes, how, wrong in (
+        ([SOME[0], "gptq:bits=4,group=24"], {"mode": "sequential"}, "no multiple of 24"),
+        (["depth:layers=3", "gptq:bits=4,group=24"], {}, "no multiple of 24"),
+        ([SOME[0], "width:kv=3"], {}, "nearest that fits is kv=2"),
+        ([SOME[0], "depth:layers=7"], {}, "7 layers cannot be kept"),
+        (["depth:layers=3", SOME[0]], {"length": 9999}, "--length 9,999 is more"),
+    ):
+        call = lambda: run(llama, recipes, tmp_path / "made", **how)  # noqa: B023, E731
+        assert wrong in refused(CompressError, call, tmp_path)
+
+
+def test_weights_under_other_names_are_refused_at_once(tmp_path: Path) -> None:
+    source = save_tiny("llama", tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    renamed = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    save_file(renamed, source / "model.safetensors", {"format": "pt"})
+    call = lambda: run(source, SOME[:1], tmp_path / "made", progress=None)  # noqa: E731
+    assert "keeps model.layers.0.self_attn.q_proj.weight under another name" in refused(
+        CompressError, call, tmp_path
+    )
 
 
 @pytest.fixture(scope="module")

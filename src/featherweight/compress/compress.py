@@ -17,15 +17,18 @@ from typing import Any, Literal
 
 import orjson
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from featherweight.compress.calibrate import Sample, logits, texts_sha256
 from featherweight.compress.layerwise import Found, Place, linears, places, walk
 from featherweight.compress.packing import bytes_theory, pack
-from featherweight.compress.prune import CARRIED, MANIFEST, made_with, prune
+from featherweight.compress.prune import CARRIED, MANIFEST, check_cut, made_with, prune
 from featherweight.compress.recipe import Recipe
-from featherweight.compress.sequences import calibration
+from featherweight.compress.sequences import calibration, check_length
 from featherweight.compress.solvers import Inputs, check_mask, solve
 from featherweight.compress.store import Result, Store, forget, partial
 from featherweight.compress.structure import check_finite
@@ -35,6 +38,7 @@ from featherweight.engines.hf_open import (
     choose_dtype,
     is_adapter,
     load_config,
+    load_tokenizer,
     model_folder,
     open_model,
     opening,
@@ -44,7 +48,7 @@ from featherweight.engines.load import parse
 from featherweight.engines.packed import FILE, Packed, packing
 from featherweight.engines.safetensor import safetensor_errors
 from featherweight.errors import CompressError
-from featherweight.files import check_new_folder, write_folder
+from featherweight.files import check_new_folder, sweep_up, write_folder
 from featherweight.tasks import Task
 
 Mode = Literal["sequential", "shared"]
@@ -53,6 +57,14 @@ Progress = Callable[[str, int, int], None]
 TOKENS = 65_536
 COPIED = (*CARRIED, "generation_config.json")
 PROVED = 64  # tokens that the directory must answer as the model in memory does
+
+
+@dataclass(frozen=True)
+class _Proof:
+    """What the directory must hold: digests of all that is not packed, by name, and the logits."""
+
+    rest: dict[str, str]
+    answered: Tensor
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,8 @@ def compress(
     folders = [output / recipe.text if len(recipes) > 1 else output for recipe in recipes]
     every = list(zip(recipes, folders, strict=True))
     left = [(recipe, folder) for recipe, folder in every if not _made(folder, recipe, job)]
+    if left:  # what cannot be is said before the first one is made
+        _check(source, spec, [recipe for recipe, _ in left], length)
     for _, folder in left:
         check_new_folder(folder)
     for recipe, folder in left:
@@ -121,6 +135,8 @@ def compress(
             forget(unfinished, job, names)
             continue
         with partial(unfinished, job, names) as store:
+            for _, folder in group:
+                sweep_up(folder)
             _compress(source, group, texts, job, device, store, progress)
     return [Made(folder, json.loads((folder / MANIFEST).read_bytes())) for folder in folders]
 
@@ -193,7 +209,7 @@ def _compress(
         model, tokenizer = open_model(str(source), torch.float32, device)
         stored = load_config(source).dtype or torch.float32
     check_finite(model)
-    _check_fit(model, recipes)
+    _check_names(source, model)
     batches: list[list[Sample]] = []
     if texts is not None:
         batches = calibration(texts, model, tokenizer, source.name, job["tokens"], job["length"])
@@ -224,11 +240,15 @@ def _compress(
     )
     read = sum(len(s.ids) + len(s.target) for batch in batches for s in batch)
     blocks = [place for place, _ in places(model)]
-    answered = _answer(model.cpu(), tokenizer) if job["mode"] == "sequential" else None
+    left = [
+        (number, recipe, folder)
+        for number, (recipe, folder) in enumerate(made)
+        if not _made(folder, recipe, job)
+    ]
+    model.cpu()
+    proofs = [_proof(model, tokenizer, store, number, blocks) for number, _, _ in left]
     del model  # a copy that is opened again takes as much
-    for number, (recipe, folder) in enumerate(made):
-        if _made(folder, recipe, job):
-            continue
+    for (number, recipe, folder), proof in zip(left, proofs, strict=True):
         facts = {
             "command": "compress",
             "recipe": recipe.text,
@@ -237,7 +257,7 @@ def _compress(
             "calibration_tokens": read,
             "job": job,
         }
-        _write(source, folder, store, number, blocks, facts, answered)
+        _write(source, folder, store, number, blocks, facts, proof)
         if progress:
             progress("directories", number + 1, len(made))
 
@@ -249,12 +269,12 @@ def _write(
     number: int,
     blocks: Sequence[Place],
     facts: dict[str, Any],
-    answered: Tensor | None,
+    proof: _Proof,
 ) -> None:
     """One recipe's directory, opened again and compared before it gets its name."""
     began = perf_counter()
     tensors: dict[str, Tensor] = {}
-    for file in sorted(source.glob("*.safetensors")):
+    for file in _weight_files(source):
         tensors |= load_file(file)
     dense_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     layers: list[dict[str, Any]] = []
@@ -262,11 +282,7 @@ def _write(
     for place in blocks:
         for one in store.facts(number, place):
             weight = f"{one['name']}.weight"
-            if tensors.pop(weight, None) is None:
-                raise CompressError(
-                    f"{source.name} keeps {weight} under another name in its files, so it cannot "
-                    "be packed; open the model with transformers and save it again."
-                )
+            del tensors[weight]
             packed[weight] = one.pop("packed")
             layers.append(one)
         tensors |= store.tensors(number, place)
@@ -290,7 +306,7 @@ def _write(
             if path.is_file():
                 shutil.copyfile(path, temporary / path.name)
         del tensors
-        _prove(temporary, digests, answered)
+        _prove(temporary, digests, proof)
         manifest["seconds"]["pack"] = perf_counter() - began
         (temporary / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
 
@@ -304,18 +320,27 @@ def _answer(model: Any, tokenizer: Any) -> Tensor:
     return logits(model, Sample(ids, ids))
 
 
-def _prove(folder: Path, digests: dict[str, str], answered: Tensor | None) -> None:
-    """Raise `CompressError` unless the directory opens as what was computed.
+def _proof(
+    model: Any, tokenizer: Any, store: Store, number: int, blocks: Sequence[Place]
+) -> _Proof:
+    """What `model`, given a recipe's weights, is and says."""
+    own = dict(model.named_parameters())
+    for place in blocks:
+        for name, one in store.weights(number, place).items():
+            own.pop(f"{name}.weight").data.copy_(one.dense())
+    rest = {name: digest_of(parameter.data) for name, parameter in own.items()}
+    return _Proof(rest, _answer(model, tokenizer))
 
-    `answered` is what the model in memory said before it went; `None` where it has other weights.
-    """
+
+def _prove(folder: Path, digests: dict[str, str], proof: _Proof) -> None:
+    """Raise `CompressError` unless the directory opens as what was computed."""
     with opening("the compressed copy"):
         opened, tokenizer = open_model(str(folder), torch.float32, "cpu")
     found = dict(opened.named_parameters())
-    for name, digest in digests.items():
-        if digest_of(found[name].data) != digest:
+    for name, digest in (digests | proof.rest).items():
+        if name not in found or digest_of(found[name].data) != digest:
             raise CompressError(f"{name}: {_OTHERWISE}")
-    if answered is not None and not torch.equal(_answer(opened, tokenizer), answered):
+    if not torch.equal(_answer(opened, tokenizer), proof.answered):
         raise CompressError(f"logits: {_OTHERWISE}")
 
 
@@ -323,6 +348,47 @@ _OTHERWISE = (
     "the packed copy is not what was computed; this is a fault of featherweight's, please report "
     "it."
 )
+
+
+def _weight_files(source: Path) -> list[Path]:
+    """The files that transformers reads: others may lie beside them."""
+    if (source / SAFE_WEIGHTS_NAME).is_file():
+        return [source / SAFE_WEIGHTS_NAME]
+    index = json.loads((source / SAFE_WEIGHTS_INDEX_NAME).read_bytes())
+    return [source / name for name in sorted(set(index["weight_map"].values()))]
+
+
+def _check(source: Path, spec: str, recipes: Sequence[Recipe], length: int | None) -> None:
+    """Raise `CompressError` where a recipe or `length` does not fit; reads no weights."""
+    with opening(spec):
+        config = load_config(source)
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        with torch.device("meta"):
+            model = kind.from_config(config)
+        tokenizer = load_tokenizer(spec, source)
+    check_length(model, tokenizer, source.name, length)
+    for recipe in recipes:
+        if recipe.structured:
+            check_cut(model, recipe.layers, recipe.ffn, recipe.kv)
+    packed = [recipe for recipe in recipes if not recipe.structured]
+    if packed:
+        _check_fit(model, packed)
+
+
+def _check_names(source: Path, model: Any) -> None:
+    """Raise `CompressError` where the files call a layer otherwise than the model does."""
+    stored: set[str] = set()
+    with opening(source.name):
+        for path in _weight_files(source):
+            with safe_open(path, "pt") as file:
+                stored |= set(file.keys())
+    for place, block in places(model):
+        for name in linears(block, place.prefix):
+            if f"{name}.weight" not in stored:
+                raise CompressError(
+                    f"{source.name} keeps {name}.weight under another name in its files, so it "
+                    "cannot be packed; open the model with transformers and save it again."
+                )
 
 
 def _check_fit(model: Any, recipes: Sequence[Recipe]) -> None:

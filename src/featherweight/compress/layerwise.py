@@ -314,6 +314,8 @@ class _Space:
                 else:
                     handle.truncate(size)
             self._room = torch.from_file(str(file), shared=True, size=numbers, dtype=dtype)
+            with suppress(OSError):  # mapped, it needs no name, and a killed run leaves none
+                file.unlink()
         self._used = 0
 
     def put(self, hidden: Tensor) -> Tensor:

@@ -111,13 +111,7 @@ def prune(
         model, tokenizer = open_model(name, torch.float32, device)
     check_finite(model)
     counts = {stack: len(found.blocks) for stack, found in stacks(model).items()}
-    # what cannot be is said before the long reading
-    for count in counts.values():
-        _kept([0.0] * count, depth)
-    if ffn is not None:
-        check_neurons(model, ffn)
-    if kv is not None:
-        check_groups(model, kv)
+    check_cut(model, depth, ffn, kv)  # what cannot be is said before the long reading
     samples = first(encode(texts.examples, model, tokenizer, spec), tokens)
     before = parameters(model)
     measured = _measure(model, samples, ffn is not None, kv is not None, progress)
@@ -162,6 +156,16 @@ def prune(
     with write_folder(output) as temporary, safetensor_errors():
         _save(student, stored, folder, temporary, manifest, proof)
     return Pruned(output, kept, influence, widths, sizes, manifest)
+
+
+def check_cut(model: Any, depth: int | None, ffn: int | None, kv: int | None) -> None:
+    """Raise `CompressError` for a cut that the model does not allow."""
+    for found in stacks(model).values():
+        _kept([0.0] * len(found.blocks), depth)
+    if ffn is not None:
+        check_neurons(model, ffn)
+    if kv is not None:
+        check_groups(model, kv)
 
 
 def _teacher(spec: str) -> tuple[str, Path]:

@@ -25,13 +25,7 @@ def calibration(
     each side cut to `length`. Raises `DataError` for texts that do not fill one sequence, and
     `CompressError` for a `length` that the model does not hold.
     """
-    context = Model(model, name).context_length(tokenizer)
-    if length is None:
-        length = min(LENGTH, context)
-    elif length > context:
-        raise CompressError(
-            f"--length {length:,} is more than {name} holds ({context:,}); lower it."
-        )
+    length = check_length(model, tokenizer, name, length)
     if model.config.is_encoder_decoder:
         pairs = encode(texts.examples, model, tokenizer, name, length)
         return list(batches(first(pairs, tokens)))
@@ -50,3 +44,15 @@ def calibration(
     found = [Sample(stream[start : start + length], []) for start in starts]
     rows = max(1, BATCH_TOKENS // length)
     return [found[i : i + rows] for i in range(0, count, rows)]
+
+
+def check_length(model: Any, tokenizer: Any, name: str, length: int | None) -> int:
+    """`length`, or what stands for `None`; raises `CompressError` where the model holds less."""
+    context = Model(model, name).context_length(tokenizer)
+    if length is None:
+        return min(LENGTH, context)
+    if length > context:
+        raise CompressError(
+            f"--length {length:,} is more than {name} holds ({context:,}); lower it."
+        )
+    return length

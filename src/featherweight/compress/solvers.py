@@ -40,12 +40,15 @@ class Inputs:
 
     def errors(
         self, recipe: Recipe, name: str, weight: Tensor, found: Swept
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float] | tuple[None, None]:
         """The outputs' change relative to themselves: as found, and after the plain way instead.
 
-        The plain way rounds to nearest and drops the smallest, without statistics.
+        The plain way rounds to nearest and drops the smallest, without statistics. `None` for a
+        layer whose outputs are 0 on these texts.
         """
         own = self._change((name,), weight)
+        if own == 0:
+            return None, None
         how = (recipe.bits, recipe.group, recipe.symmetric, recipe.sparsity, recipe.pattern)
         plain = (name, *how)
         if plain not in self._changes:
@@ -63,7 +66,7 @@ class Inputs:
     def _change(self, key: tuple[object, ...], difference: Tensor) -> float:
         if key not in self._changes:
             self._changes[key] = output_change(difference, self.statistics.hessian)
-        return max(self._changes[key], 1e-30)
+        return max(self._changes[key], 0.0)
 
 
 def solve(

@@ -16,7 +16,7 @@ from featherweight.compress.layerwise import Place
 from featherweight.engines.packed import PARTS, Packed
 from featherweight.engines.safetensor import safetensor_errors
 from featherweight.errors import OutputError
-from featherweight.files import output_errors, whole, write_atomic
+from featherweight.files import check_writable, locked, output_errors, whole, write_atomic
 
 JOB = "job.json"
 Result = dict[str, tuple[Packed, dict[str, Any]]]
@@ -74,22 +74,25 @@ def partial(folder: Path, job: dict[str, Any], recipes: Sequence[str]) -> Iterat
     """The store in `folder`, for this very job; the folder goes when the block ends well.
 
     It stays when the block raises and something is in the store. Raises `OutputError` where another
-    job's unfinished work lies there.
+    job's unfinished work lies there, or another process is at it.
     """
-    if _finished(folder) and not _its(folder, job, recipes):
-        raise OutputError(
-            f"{folder} holds the unfinished work of another run (other recipes, texts, model "
-            "or versions); finish that run, or remove the folder."
-        )
-    key = {"job": job, "recipes": list(recipes)}
-    write_atomic(folder / JOB, orjson.dumps(key, option=orjson.OPT_INDENT_2))
-    try:
-        yield Store(folder, len(recipes))
-    except BaseException:
-        if not _finished(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
+    check_writable(folder)
+    busy = f"{folder}: another run is writing there; wait for it or choose another output folder."
+    with locked(folder / ".lock", busy):
+        if _finished(folder) and not _its(folder, job, recipes):
+            raise OutputError(
+                f"{folder} holds the unfinished work of another run (other recipes, texts, model "
+                "or versions); finish that run, or remove the folder."
+            )
+        key = {"job": job, "recipes": list(recipes)}
+        try:
+            write_atomic(folder / JOB, orjson.dumps(key, option=orjson.OPT_INDENT_2))
+            yield Store(folder, len(recipes))
+        except BaseException:
+            if not _finished(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def forget(folder: Path, job: dict[str, Any], recipes: Sequence[str]) -> None:
