@@ -108,7 +108,7 @@ def compare(args: argparse.Namespace) -> None:
             row[what] = statistics.median(one[what] for one in found)
         own = times[case, "featherweight"]
         ratios = [b["cpu_seconds"] / a["cpu_seconds"] for a, b in zip(own, found, strict=True)]
-        row["times_ours"] = statistics.median(ratios)
+        row["peer_over_this"] = statistics.median(ratios)
         rows.append(row)
     (HERE / "results" / "gptq.json").write_text(json.dumps(rows, indent=1) + "\n")
     table(rows)
@@ -300,7 +300,7 @@ def table(rows: list[dict]) -> None:
     for row in rows[1:]:
         print(
             f"| {row['case']} | {row['impl']} | {row['wall_seconds']:.1f} | "
-            f"{row['cpu_seconds']:.1f} | {row['times_ours']:.2f} | {row['perplexity']:.2f} | "
+            f"{row['cpu_seconds']:.1f} | {row['peer_over_this']:.2f} | {row['perplexity']:.2f} | "
             f"{row['layer_error']:.5f} |"
         )
 

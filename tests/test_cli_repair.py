@@ -56,7 +56,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asked(folder: Path, output: Path, *more: object) -> list[object]:
-    fast = ("--prompt-tokens", 4, "--steps", 2, "--batch", 4, "--micro-batch", 4, "--dtype", "fp32")
+    fast = ["--steps", 2, "--batch", 4, "--micro-batch", 4, "--dtype", "fp32"]
+    if {"prompts", "idp", "prefix"} & {*more}:
+        fast += ["--prompt-tokens", 4]
     data = ("--data", folder / "rows.jsonl", "--output", output)
     return ["repair", f"hf:{folder / 'whole'}", *data, *fast, *more]
 
@@ -134,7 +136,10 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     assert "20 rows" in refused(1, *ask, *way, "--prompts", 30, *val(folder))
     assert "is no engine" in refused(2, *ask, "--method", "neo", "--teacher", "gpt-7")
     assert "/nowhere" in refused(1, *ask, "--method", "neo", "--teacher", "hf:/nowhere")
-    assert "neither a task nor a file" in refused(2, *ask, *way, "--val", "nothing")
+    assert "is a file and has no part 'nothing'" in refused(2, *ask, *way, "--val", "nothing")
+    for method, option in (("lora", "--prompts"), ("neo", "--prompt-tokens"), ("idp", "--rank")):
+        line = refused(2, *ask, "--method", method, option, 3)
+        assert f"{option} is for " in line and f", not for {method}; leave it out." in line
     assert "nothing.jsonl" in refused(2, *ask, *way, "--data", "nothing.jsonl")
     assert "no multiple of micro_batch" in refused(2, *ask, *way, "--micro-batch", 3)
     assert "lr is 0.0; it must be above 0" in refused(2, *ask, *way, "--lr", 0)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from featherweight.cli_io import STOPPED, console, fail, print_json, run_errors, usage_errors
-from featherweight.errors import TrainingError
+from featherweight.errors import DataError, RepairError, TrainingError
 
 
 class Method(StrEnum):
@@ -34,9 +34,13 @@ def repair(
     teacher: Annotated[
         str | None, typer.Option(metavar="SPEC", help="The uncompressed model, or its cache.")
     ] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="How many prompts learn.")] = 4,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a prompt or prefix.")] = 20,
-    rank: Annotated[int | None, typer.Option(min=1, help="LoRA's or SPP's.")] = None,
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="prompts and idp: how many learn; 4.")
+    ] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of a prompt or prefix; 20.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="lora, neo and spp: theirs.")] = None,
     lr: Annotated[float | None, typer.Option(help="By method and size.")] = None,
     epochs: Annotated[float, typer.Option()] = 1.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of epochs.")] = None,
@@ -61,8 +65,9 @@ def repair(
         hint = "run `pip install 'featherweight[train]'`"
         fail(TrainingError(f"repairing needs {error.name}, which is not installed; {hint}."))
     with usage_errors():
+        _check(method, prompts=prompts, prompt_tokens=prompt_tokens, rank=rank)
         settings = Settings(
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=prompt_tokens or 20,
             rank=rank,
             lr=lr,
             epochs=epochs,
@@ -76,10 +81,14 @@ def repair(
         )
         learnt = read_texts(data, data_dir, split if data_dir else None, limit)
         tests = None
-        if val is not None:
-            own = data_dir is None or Path(val).suffix
-            tests = read_texts(val, limit=val_limit) if own else None
-            tests = tests or read_texts(data, data_dir, val, val_limit)
+        if val is not None and (Path(val).suffix or Path(val).exists()):
+            tests = read_texts(val, limit=val_limit)
+        elif val is not None and data_dir is None:
+            raise DataError(
+                f"{data} is a file and has no part {val!r}; give --val a file of other rows."
+            )
+        elif val is not None:
+            tests = read_texts(data, data_dir, val, val_limit)
     with run_errors(STOPPED), TrainView(console()) as view, repair_progress() as progress:
         found = run(
             model,
@@ -88,7 +97,7 @@ def repair(
             output,
             val=tests,
             teacher=teacher,
-            count=prompts,
+            count=prompts or 4,
             settings=settings,
             tell=view,
             progress=progress,
@@ -97,3 +106,18 @@ def repair(
         print_json(dict(found.manifest))
     else:
         print_repaired(console(), found)
+
+
+def _check(method: Method, **given: int | None) -> None:
+    """Raise `RepairError` for an option that the method does not read."""
+    read = {
+        "prompts": ("prompts", "idp"),
+        "prompt_tokens": ("prompts", "idp", "prefix"),
+        "rank": ("lora", "neo", "spp"),
+    }
+    for name, value in given.items():
+        if value is not None and method.value not in read[name]:
+            raise RepairError(
+                f"--{name.replace('_', '-')} is for {' and '.join(read[name])}, not for "
+                f"{method.value}; leave it out."
+            )

@@ -125,7 +125,7 @@ def best_rank(work: Path, recipe: str, method: str) -> int:
 
 
 def untrained(data: Path, work: Path, recipe: str) -> None:
-    """A bank of prompts that are where they started: embeddings of tokens of what was learnt."""
+    """A bank of prompts where seed 0's started: embeddings of tokens of what was learnt."""
     output = work / recipe / "untrained"
     if output.exists():
         return

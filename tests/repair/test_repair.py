@@ -187,9 +187,11 @@ def test_running_text_is_chosen_for_by_its_beginning(spec: str, tmp_path: Path) 
     assert found.manifest["val"]["tokens"] == sum(max(0, length - 128) for length in lengths)
     assert sum(found.manifest["chosen"]) == sum(length > 128 for length in lengths)
     short = replace(text, examples=(Example("s", "", "too short"),))
-    with pytest.raises(RepairError, match="all shorter than 128 tokens"):
-        repair(spec, "prompts", text, tmp_path / "s", val=short, count=2, settings=FAST)
-    # what was learnt is not lost: a longer val goes on
+    two = replace(text, examples=short.examples * 2)
+    for method, learnt, val in (("prompts", text, short), ("idp", two, text)):
+        with pytest.raises(RepairError, match="all shorter than 128 tokens"):
+            repair(spec, method, learnt, tmp_path / "s", val=val, count=2, settings=FAST)
+        assert not (tmp_path / "s" / "prompts").exists()  # it is said before anything is learnt
     again = repair(spec, "prompts", text, tmp_path / "s", val=text, count=2, settings=FAST)
     assert again.manifest["m"] == 1
 

@@ -32,7 +32,7 @@ from featherweight.engines.safetensor import safetensor_errors
 from featherweight.errors import OutputError, RepairError
 from featherweight.files import output_errors, write_atomic
 from featherweight.repair.bank import combine, read_prompts
-from featherweight.repair.choose import choose, contexts, in_one_pass, losses
+from featherweight.repair.choose import Context, choose, contexts, in_one_pass, losses
 from featherweight.tasks import Example, Task
 from featherweight.tasks.run import versions
 
@@ -110,6 +110,8 @@ def _prompts(
     with alone(output):
         if (done := _begin(output, run)) is not None:
             return done
+        if val is not None:  # too short texts are told before anything is learnt from them
+            _asked(spec, method, data, val, settings, settings.prompt_tokens)
         folders = []
         for number, examples in enumerate(parts):
             tell("prompt", {"number": number, "of": count})
@@ -195,12 +197,7 @@ def _decided(
     progress: Progress | None,
 ) -> tuple[Stored, dict[str, Any]]:
     """The best single prompt, or the bank with the best way to choose, by loss on val."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, tokenizer, _ = open_base(spec, choose_dtype(settings.dtype, device)[0], device)
-    reader = Reader(model, tokenizer, spec)
-    room = reader.context - prompts[0].n
-    length = min(settings.max_length or room, room)
-    asked = contexts(samples(val, reader, length), val.kind == "text")
+    model, asked, learnt = _asked(spec, method, data, val, settings, prompts[0].n)
     measured = losses(model, prompts, asked, progress)
     singles = measured.singles()
     best = min(range(len(prompts)), key=lambda number: singles[number])
@@ -216,7 +213,6 @@ def _decided(
     if method == "prompts":
         return prompts[best], facts
     bank = combine(prompts)
-    learnt = contexts(samples(data, reader, length), data.kind == "text")
     ways = choose(model, bank, learnt[:: -(-len(learnt) // USUAL)], asked, measured, progress)
     facts["val"]["ways"] = [asdict(way) for way in ways]
     if deep := next((way for way in ways if way.selection.layer), None):
@@ -224,3 +220,22 @@ def _decided(
         facts["val"]["one_pass"] = {"selection": asdict(deep.selection), "loss": once}
     facts["chosen"] = list(ways[0].wins)
     return replace(bank, selection=ways[0].selection), facts
+
+
+def _asked(
+    spec: str, method: Method, data: Task, val: Task, settings: Settings, n: int
+) -> tuple[Any, list[Context], list[Context]]:
+    """The model, and what a choice is made on: of `val`, and for `idp` of `data`.
+
+    Raises `RepairError` where all texts are too short, beside prompts of `n` tokens.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, tokenizer, _ = open_base(spec, choose_dtype(settings.dtype, device)[0], device)
+    reader = Reader(model, tokenizer, spec)
+    room = reader.context - n
+    length = min(settings.max_length or room, room)
+
+    def read(task: Task) -> list[Context]:
+        return contexts(samples(task, reader, length), task.kind == "text")
+
+    return model, read(val), read(data) if method == "idp" else []

@@ -55,7 +55,10 @@ def load_task(
         return own_task(Path(name), limit, how or "loglikelihood")
     _check(name, given, {"data", "split", *READ.get(name, ("how",))})
     if data is None:
-        raise DataError(f"{name} reads its data from a directory; add --data DIR.")
+        raise DataError(
+            f"{name} reads its data from a directory; add --data DIR (--data-dir DIR where --data "
+            "names the task)."
+        )
     split = split or "val"
     if name == "qmsum":
         opened = None if locator is None else open_locator(locator)
