@@ -6,8 +6,8 @@ Every row comes from log-probabilities that `run.py` stored for each single prom
 of the prompt that it chooses from the question (its output is that prompt's own, exactly), a random
 choice the mean over prompts of what each scores, the mean of log-probabilities averages them before
 it picks, the oracle takes the best. Accuracy is the mean over nine tasks, raw log-likelihood; a
-question's score is averaged over seeds first. Intervals: bootstrap over questions within tasks,
-95 %. Differences to IDP are of the same questions.
+question's score is averaged over seeds first. Intervals: bootstrap over questions within tasks
+(not over seeds), 95 %. Differences to IDP are of the same questions.
 
 First it prints the smallest effect that so many questions can show.
 """
@@ -20,6 +20,7 @@ import numpy as np
 import orjson
 import run
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from featherweight.tasks import load_task
 from featherweight.tasks.choice import SETS
@@ -41,7 +42,7 @@ def main() -> None:
     found: dict[str, object] = {}
     for recipe in args.recipes:
         rows = table(args, recipe, answers)
-        found[recipe] = report(recipe, rows)
+        found[recipe] = report(recipe, rows, added(args, recipe))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -96,6 +97,22 @@ def table(
     return rows | {name: mean(values) for name, values in by_seed.items()}
 
 
+def added(args: argparse.Namespace, recipe: str) -> dict[str, int]:
+    """Numbers that a row adds to the compressed model; latency is benchmarks/idp_latency.py's."""
+    bank = args.work / recipe / f"idp-{args.seeds[0]}"
+    every = int(json.loads((bank / "manifest.json").read_text())["parameters"])
+    found = {"compressed": 0, "best single": every // run.M}
+    for name in ("IDP", "random choice", "mean of log-probabilities", "oracle of m"):
+        found[name] = every
+    found |= {"untrained, oracle": every, "untrained, random": every}
+    for method in ("lora", "neo"):
+        for rank in sorted({1, run.best_rank(args.work, recipe, method)}):
+            file = args.work / recipe / f"{method}-{rank}-{args.seeds[0]}"
+            tensors = load_file(file / "adapter_model.safetensors").values()
+            found[f"{method}, rank {rank}"] = sum(tensor.size for tensor in tensors)
+    return found
+
+
 def logprobs(folder: Path, ids: list[str]) -> list[list[float]]:
     """Of every question's choices, in the task's order."""
     lines = (folder / "predictions.jsonl").read_bytes().splitlines()
@@ -146,12 +163,12 @@ def draws(rows: dict[str, Scores]) -> dict[str, NDArray[np.float64]]:
     return sums
 
 
-def report(recipe: str, rows: dict[str, Scores]) -> dict[str, object]:
+def report(recipe: str, rows: dict[str, Scores], numbers: dict[str, int]) -> dict[str, object]:
     drawn = draws(rows)
     against = drawn["IDP"] - drawn["best single"]
     print(f"\n{recipe}: the smallest difference to the best single prompt that this can show is "
           f"{2.8 * against.std():.2f} points (80 % power)")  # fmt: skip
-    print("\n| row | accuracy | IDP minus it |\n| --- | --- | --- |")
+    print("\n| row | parameters added | accuracy | IDP minus it |\n| --- | --- | --- | --- |")
     found = {}
     for name, scores in rows.items():
         accuracy = float(np.mean([100 * scores[task].mean() for task in SETS]))
@@ -159,9 +176,10 @@ def report(recipe: str, rows: dict[str, Scores]) -> dict[str, object]:
         off = drawn["IDP"] - drawn[name]
         gap = float(np.mean([100 * (rows["IDP"][t] - scores[t]).mean() for t in SETS]))
         gap_low, gap_high = np.percentile(off, [2.5, 97.5])
-        print(f"| {name} | {accuracy:.2f} [{low:.2f}, {high:.2f}] | "
+        more = f"{numbers[name]:,}" if name in numbers else ""
+        print(f"| {name} | {more} | {accuracy:.2f} [{low:.2f}, {high:.2f}] | "
               f"{gap:+.2f} [{gap_low:+.2f}, {gap_high:+.2f}] |")  # fmt: skip
-        found[name] = {"accuracy": accuracy, "ci95": [low, high], "idp_minus": gap,
+        found[name] = {"parameters": numbers.get(name), "accuracy": accuracy, "ci95": [low, high], "idp_minus": gap,
                        "idp_minus_ci95": [gap_low, gap_high]}  # fmt: skip
     return found
 
