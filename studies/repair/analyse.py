@@ -179,8 +179,13 @@ def report(recipe: str, rows: dict[str, Scores], numbers: dict[str, int]) -> dic
         more = f"{numbers[name]:,}" if name in numbers else ""
         print(f"| {name} | {more} | {accuracy:.2f} [{low:.2f}, {high:.2f}] | "
               f"{gap:+.2f} [{gap_low:+.2f}, {gap_high:+.2f}] |")  # fmt: skip
-        found[name] = {"parameters": numbers.get(name), "accuracy": accuracy, "ci95": [low, high], "idp_minus": gap,
-                       "idp_minus_ci95": [gap_low, gap_high]}  # fmt: skip
+        found[name] = {
+            "parameters": numbers.get(name),
+            "accuracy": accuracy,
+            "ci95": [low, high],
+            "idp_minus": gap,
+            "idp_minus_ci95": [gap_low, gap_high],
+        }
     return found
 
 

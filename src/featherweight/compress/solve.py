@@ -117,7 +117,8 @@ def sweep(
 
     `factor` belongs to columns in `order(hessian)` where `actorder` is set. A group's grid is
     fitted when its first column comes (what earlier columns pushed into it included, what is known
-    to be pruned left out: of a pattern the first neighbours); with `actorder` before the sweep, so that groups stay neighbours on disk.
+    to be pruned left out: of a pattern the first neighbours); with `actorder` before the sweep, so
+    that groups stay neighbours on disk.
     """
     rows, columns = weight.shape
     group = group or columns
