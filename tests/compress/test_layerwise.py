@@ -262,10 +262,12 @@ def test_activations_in_a_file_are_the_same(kind: str, monkeypatch: pytest.Monke
     assert not opened
     monkeypatch.setattr(layerwise, "IN_MEMORY", 100)
     spilled = run()
-    texts = batches(tiny(kind))
-    ids = sum(len(sample.ids) for batch in texts for sample in batch)
-    targets = sum(len(sample.target) for batch in texts for sample in batch)
-    assert opened == ([ids * 32, targets * 32] if targets else [ids * 32])
+    # what every batch is, and beside it what it is told: T5's biases are the larger part
+    for batch in batches(tiny(kind)):
+        assert sum(len(sample.ids) for sample in batch) * 32 in opened
+        assert sum(len(sample.target) for sample in batch) * 32 in opened or kind == "llama"
+    each = 3 if kind == "llama" else 5
+    assert len(opened) >= each * len(batches(tiny(kind)))
     assert len(memory) == len(spilled)
     assert all(one.equal(other) for one, other in zip(memory, spilled, strict=True))
 

@@ -2,13 +2,14 @@
 
 *sequential*: a block is changed before it writes, so the next reads what the compressed model will
 read. *shared*: blocks stay as they are, so one pass serves many recipes. Only one block's
-statistics are held, and one text's activations at each place, in memory or (above 512 MB) in a
-file. B rows, T tokens, H width.
+statistics are held, and what each text is at one place and is told beside it, in memory or (above
+512 MB in all) in files. B rows, T tokens, H width.
 """
 
 import copy
 import inspect
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -106,18 +107,19 @@ def walk(
     model.eval()
     encoded: list[Tensor] | None = None
     number = 0
-    for stack in dict.fromkeys(place.stack for place, _ in every):
-        owner = stacks(model)[stack].owner
-        with tempfile.TemporaryDirectory(prefix="featherweight-") as folder:
-            inputs = _capture(model, stack, batches, encoded, dtype, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="featherweight-", ignore_cleanup_errors=True) as folder:
+        for stack in dict.fromkeys(place.stack for place, _ in every):
+            owner = stacks(model)[stack].owner
+            space = _Space(dtype, Path(folder))
+            inputs = _capture(model, stack, batches, encoded, space)
             for place, block in [one for one in every if one[0].stack == stack]:
                 _pass(place, block, inputs, solve, sequential, dtype, before(place))
                 number += 1
                 if progress:
                     progress(number, len(every))
             if stack == ENCODER:
-                norm = owner.final_layer_norm
-                encoded = [norm(call.hidden.to(norm.weight)) for call in inputs]
+                norm, space = owner.final_layer_norm, _Space(torch.float32, Path(folder))
+                encoded = [space.put(norm(call.hidden.to(norm.weight))) for call in inputs]
 
 
 @dataclass
@@ -149,11 +151,11 @@ def _pass(
                 collector.real = call.real
                 # in sequential mode what the block writes now is thrown away
                 collector.hurried = sequential and number > 0
+                told = _told(working, call, place.index)
                 if call.memory is not None:
-                    told = call.extras[place.index]["encoder_hidden_states"]
-                    collector.memory = (told, call.memory)
+                    collector.memory = (told["encoder_hidden_states"], call.memory)
                 with suppress(Enough):
-                    written = _forward(working, call, place.index)
+                    written = _forward(working, call, told)
                     if not sequential:
                         call.hidden.copy_(written)
                 collector.forget()
@@ -165,7 +167,7 @@ def _pass(
         _replace(working, place, weights)
     if sequential or known:
         for call in inputs:
-            call.hidden.copy_(_forward(working, call, place.index))
+            call.hidden.copy_(_forward(working, call, _told(working, call, place.index)))
 
 
 def _replace(block: Any, place: Place, weights: dict[str, Tensor]) -> None:
@@ -174,9 +176,21 @@ def _replace(block: Any, place: Place, weights: dict[str, Tensor]) -> None:
         own.data.copy_(weight)
 
 
-def _forward(block: Any, call: _Call, index: int) -> Tensor:
+def _told(block: Any, call: _Call, index: int) -> dict[str, Any]:
+    """What the block is told beside `call.hidden`, where it computes."""
     device = next(block.parameters()).device
-    out = block(call.hidden.to(device), **call.extras[index])
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(moved(one) for one in value)
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    return {name: moved(value) for name, value in call.extras[index].items()}
+
+
+def _forward(block: Any, call: _Call, told: dict[str, Any]) -> Tensor:
+    device = next(block.parameters()).device
+    out = block(call.hidden.to(device), **told)
     found: Tensor = out[0] if isinstance(out, tuple) else out
     return found
 
@@ -217,14 +231,12 @@ def _capture(
     stack: str,
     batches: Sequence[Sequence[Sample]],
     encoded: Sequence[Tensor] | None,
-    dtype: torch.dtype,
-    folder: Path,
+    space: "_Space",
 ) -> list[_Call]:
     """What the first block of a stack reads, and what all its blocks are told beside it."""
     found = stacks(model)[stack]
     blocks = found.blocks
     calls: list[_Call] = []
-    space: _Space | None = None
     try:
         for number, batch in enumerate(batches):
             notes: list[dict[str, Any]] = []
@@ -232,24 +244,14 @@ def _capture(
             setattr(found.owner, found.name, nn.ModuleList(recorders))
             masks = _read(model, stack, batch, encoded[number] if encoded else None)
             notes[0].pop("out")
-            hidden = notes[0]["hidden"]
-            if space is None:
-                rows = sum(len(one) * _length(one, stack) for one in batches)
-                space = _Space(rows * hidden.shape[-1], dtype, folder)
-            calls.append(_Call(space.put(hidden), _extras(notes, dtype), *masks))
+            calls.append(_Call(space.put(notes[0]["hidden"]), _extras(notes, space), *masks))
     finally:
         setattr(found.owner, found.name, blocks)
     return calls
 
 
-def _length(batch: Sequence[Sample], stack: str) -> int:
-    """Tokens of a batch's longest row in that stack."""
-    seq2seq = bool(batch[0].target)
-    return max(len(s.target if seq2seq and stack == DECODER else s.ids) for s in batch)
-
-
-def _extras(notes: list[dict[str, Any]], dtype: torch.dtype) -> list[dict[str, Any]]:
-    """Each block's other arguments, floats in `dtype`; what blocks share stays one tensor."""
+def _extras(notes: list[dict[str, Any]], space: "_Space") -> list[dict[str, Any]]:
+    """Each block's other arguments, floats in `space`; what blocks share stays one tensor."""
     made: dict[int, Any] = {}
 
     def cast(value: Any) -> Any:
@@ -259,7 +261,7 @@ def _extras(notes: list[dict[str, Any]], dtype: torch.dtype) -> list[dict[str, A
             return value
         if id(value) not in made:
             # a mask's "never" must not become infinity
-            made[id(value)] = value.to(dtype).clamp(min=torch.finfo(dtype).min)
+            made[id(value)] = space.put(value.clamp(min=torch.finfo(space.dtype).min))
         return made[id(value)]
 
     return [
@@ -291,7 +293,7 @@ def _read(
     model.decoder(
         input_ids=target,
         attention_mask=target_mask,
-        encoder_hidden_states=encoded,
+        encoder_hidden_states=None if encoded is None else encoded.to(device),
         encoder_attention_mask=mask,
         use_cache=False,
     )
@@ -299,26 +301,26 @@ def _read(
 
 
 class _Space:
-    """Room for all batches' activations: in memory, or mapped from a file where they are many."""
+    """Room for what texts are: in memory, or mapped from files where it is much."""
 
-    def __init__(self, numbers: int, dtype: torch.dtype, folder: Path) -> None:
-        size = numbers * torch.empty(0, dtype=dtype).element_size()
-        if size <= IN_MEMORY:
-            self._room = torch.empty(numbers, dtype=dtype)
-        else:
-            file = folder / "activations"
-            with output_errors(file), file.open("wb") as handle:
-                # taken at once: a mapped file that finds no room later kills the process
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(handle.fileno(), 0, size)
-                else:
-                    handle.truncate(size)
-            self._room = torch.from_file(str(file), shared=True, size=numbers, dtype=dtype)
-            with suppress(OSError):  # mapped, it needs no name, and a killed run leaves none
-                file.unlink()
+    def __init__(self, dtype: torch.dtype, folder: Path) -> None:
+        self.dtype, self._folder = dtype, folder
         self._used = 0
 
-    def put(self, hidden: Tensor) -> Tensor:
-        """A copy of `hidden` in the room; its place is written again by later blocks."""
-        first, self._used = self._used, self._used + hidden.numel()
-        return self._room[first : self._used].view(hidden.shape).copy_(hidden)
+    def put(self, values: Tensor) -> Tensor:
+        """A copy of `values` in the room and its dtype, on the CPU; it may be written again."""
+        size = values.numel() * self.dtype.itemsize
+        self._used += size
+        if self._used <= IN_MEMORY:
+            return values.to("cpu", self.dtype, copy=True)
+        file = self._folder / secrets.token_hex(8)
+        with output_errors(file), file.open("wb") as handle:
+            # taken at once: a mapped file that finds no room later kills the process
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle.fileno(), 0, size)
+            else:
+                handle.truncate(size)
+        room = torch.from_file(str(file), shared=True, size=values.numel(), dtype=self.dtype)
+        with suppress(OSError):  # mapped, it needs no name, and a killed run leaves none
+            file.unlink()
+        return room.view(values.shape).copy_(values)
