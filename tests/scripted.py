@@ -73,7 +73,7 @@ class ScriptedEngine:
         raise NotImplementedError
 
     def score_tokens(
-        self, rows: Iterable[Sequence[int]], start: bool = False
+        self, rows: Iterable[Sequence[int]], start: bool = False, known: int = 1
     ) -> Iterator[tuple[float, ...]]:
         raise NotImplementedError
 
@@ -110,13 +110,13 @@ class ScoringEngine(ScriptedEngine):
         return tuple(map(ord, text))
 
     def score_tokens(
-        self, rows: Iterable[Sequence[int]], start: bool = False
+        self, rows: Iterable[Sequence[int]], start: bool = False, known: int = 1
     ) -> Iterator[tuple[float, ...]]:
         for row in rows:
-            known = (0, *row) if start else tuple(row)
-            assert 1 <= len(known) <= self.context_length
-            self.rows.append(known)
-            yield tuple(letter_likelihood(token) for token in known[1:])
+            whole = (0, *row) if start else tuple(row)
+            assert 1 <= len(whole) <= self.context_length
+            self.rows.append(whole)
+            yield tuple(letter_likelihood(token) for token in whole[known:])
 
 
 def letter_likelihood(token: int) -> float:

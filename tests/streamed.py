@@ -144,7 +144,7 @@ class StreamedEngine:
         raise NotImplementedError
 
     def score_tokens(
-        self, rows: Iterable[Sequence[int]], start: bool = False
+        self, rows: Iterable[Sequence[int]], start: bool = False, known: int = 1
     ) -> Iterator[tuple[float, ...]]:
         raise NotImplementedError
 

@@ -74,6 +74,12 @@ def eval(
     references: Annotated[
         Path | None, typer.Option(help="QMSum-instruct: a run's predictions as references.")
     ] = None,
+    prefix: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="wikitext2-tokens: N tokens of a chunk are not scored."
+        ),
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens that an answer may have.")
     ] = None,
@@ -113,6 +119,7 @@ def eval(
             locator=locator,
             how=how.value if how else None,
             references=references,
+            prefix=prefix,
             limit=limit,
         )
         if max_tokens is not None:

@@ -479,13 +479,17 @@ def test_streams_and_batches_agree(base: Path, tmp_path: Path, selection: dict[s
     engine.close()
 
 
-def test_running_text_is_scored_behind_one_prompt(engine: TransformersEngine) -> None:
+@pytest.mark.parametrize("known", [1, 3])
+def test_running_text_is_scored_behind_one_prompt(engine: TransformersEngine, known: int) -> None:
+    """Chosen from what is not scored: it does not look into the future."""
     raw, bank = inside(engine)
-    for row, got in zip(ROWS, engine.score_tokens(ROWS), strict=True):
-        if len(row) > 1:
-            (k,) = winners(bank, [row[:1]])
+    for row, got in zip(ROWS, engine.score_tokens(ROWS, known=known), strict=True):
+        assert len(got) == max(0, len(row) - known)
+        if got:
+            (k,) = winners(bank, [row[:known]])
             rows = plain(raw, random_prompts()[k], row[:-1]).log_softmax(-1)
-            close(torch.tensor(got), rows.gather(1, torch.tensor(row[1:])[:, None])[:, 0])
+            wanted = rows.gather(1, torch.tensor(row[1:])[:, None])[:, 0]
+            close(torch.tensor(got), wanted[known - 1 :])
 
 
 # -- opening

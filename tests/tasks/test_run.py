@@ -13,7 +13,7 @@ from scripted import ScoringEngine, ScriptedEngine, letter_likelihood, said, tex
 
 from featherweight.engines import Generation, Prompt, Request, TopLogprob
 from featherweight.engines.types import failed
-from featherweight.errors import EngineError
+from featherweight.errors import DataError, EngineError
 from featherweight.tasks import run
 from featherweight.tasks.run import Outcome, prompt_sha256, prompts_sha256, run_task
 from featherweight.tasks.store import Store
@@ -287,6 +287,19 @@ def test_limit_takes_the_first_chunks(tmp_path: Path) -> None:
     assert ["".join(map(chr, row)) for row in engine.rows] == ["abcde", "fghij"]
     ran(texts("wikitext2-tokens", "abcdefghijklmnop", limit=2), engine, tmp_path)
     assert len(engine.rows) == 2  # chunks too are scored once
+
+
+def test_a_prefix_is_read_and_not_scored(tmp_path: Path) -> None:
+    engine = ScoringEngine(context_length=10)
+    task = texts("wikitext2-tokens", "abcdefghijklmnopqrst")
+    task = replace(task, settings={**task.settings, "prefix": 4})
+    outcome = ran(task, engine, tmp_path / "a")
+    for row, part in zip(outcome.rows.values(), ("efghij", "opqrst"), strict=True):
+        assert row["logprob"] == pytest.approx(sum(letter_likelihood(ord(c)) for c in part))
+        assert (row["tokens"], row["prompt_tokens"]) == (6, 10)
+    task = replace(task, settings={**task.settings, "prefix": 10})
+    with pytest.raises(DataError, match="a prefix of 10 leaves nothing of chunks of 10 tokens"):
+        ran(task, engine, tmp_path / "b")
 
 
 def test_an_engine_that_cannot_is_named(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ class Cascade:
         self._no_probabilities()
 
     def score_tokens(
-        self, rows: Iterable[Sequence[int]], start: bool = False
+        self, rows: Iterable[Sequence[int]], start: bool = False, known: int = 1
     ) -> Iterator[tuple[float, ...]]:
         """Not offered, as `score`."""
         self._no_probabilities()

@@ -341,5 +341,8 @@ def _computed(model: Any, stored: Stored) -> tuple[list[Tensor], list[Tensor]]:
             raise ValueError(f"keys of {tuple(keys.shape[1:])} where {fits} belong")
         return list(keys.unbind(1)), list(values.unbind(1))
     prompts = stored.tensors["prompts"].to(**where)
-    cache = model.model(inputs_embeds=prompts, use_cache=True).past_key_values
-    return [one.keys for one in cache.layers], [one.values for one in cache.layers]
+    # one by one: as rows of one product a prompt's last bits could hang on how many there are
+    caches = [model.model(inputs_embeds=p[None], use_cache=True).past_key_values for p in prompts]
+    layers = list(zip(*(cache.layers for cache in caches), strict=True))
+    keys = [torch.cat([one.keys for one in layer]) for layer in layers]
+    return keys, [torch.cat([one.values for one in layer]) for layer in layers]

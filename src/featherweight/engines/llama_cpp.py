@@ -205,7 +205,7 @@ class LlamaCppEngine:
         raise self._no_running_text()
 
     def score_tokens(
-        self, rows: Iterable[Sequence[int]], start: bool = False
+        self, rows: Iterable[Sequence[int]], start: bool = False, known: int = 1
     ) -> Iterator[tuple[float, ...]]:
         """Not offered: only `hf:` models score running text."""
         raise self._no_running_text()

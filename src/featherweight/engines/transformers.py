@@ -178,9 +178,11 @@ class TransformersEngine:
         return tuple(self._prompts.plain(text))
 
     def score_tokens(
-        self, rows: Iterable[Sequence[int]], start: bool = False
+        self, rows: Iterable[Sequence[int]], start: bool = False, known: int = 1
     ) -> Iterator[tuple[float, ...]]:
-        """Natural-log probability of every token of each row but the first; decoder-only models."""
+        """Natural-log probability of every token of each row but the first `known`, the start token
+        among them; decoder-only models.
+        """
         self._opened()
         if self._seq2seq:
             raise EngineError(
@@ -191,15 +193,15 @@ class TransformersEngine:
         iterator = iter(rows)
         while window := list(islice(iterator, WINDOW)):
             yield from self._score_pairs(
-                [self._row_pair(i, ids, first) for i, ids in enumerate(window)]
+                [self._row_pair(i, ids, first, known) for i, ids in enumerate(window)]
             )
 
-    def _row_pair(self, index: int, ids: Sequence[int], first: int | None) -> Pair:
-        known = list(ids) if first is None else [first, *ids]
-        if not known:
+    def _row_pair(self, index: int, ids: Sequence[int], first: int | None, known: int) -> Pair:
+        row = list(ids) if first is None else [first, *ids]
+        if not row:
             raise EngineError(f"{self._name}: a row has no tokens; leave it out.")
-        check_context(self._name, 1, len(known) - 1, self._context)
-        return Pair(index, Encoded(known[:1], []), known[1:])
+        check_context(self._name, 1, len(row) - 1, self._context)
+        return Pair(index, Encoded(row[:known], []), row[known:])
 
     def _opened(self) -> Model:
         if self._model is None:

@@ -143,12 +143,14 @@ class Engine(Protocol):
         ...
 
     def score_tokens(
-        self, rows: Iterable[Sequence[int]], start: bool = False
+        self, rows: Iterable[Sequence[int]], start: bool = False, known: int = 1
     ) -> Iterator[tuple[float, ...]]:
         """Natural-log probability of every token of each row but the first, given those before.
 
         With `start` the model's start token (its BOS, else its end token) goes in front, so that
-        every token is scored. Raises `EngineError` by name where an engine cannot.
+        every token is scored. Of `known` tokens at the beginning none is: from them a prompt bank
+        chooses, which must not see what is scored. Raises `EngineError` by name where an engine
+        cannot.
         """
         ...
 

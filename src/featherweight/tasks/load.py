@@ -25,13 +25,15 @@ def load_task(
     locator: str | None = None,
     how: How | None = None,
     references: Path | None = None,
+    prefix: int | None = None,
     limit: int | None = None,
 ) -> Task:
     """One of `TASKS` from the directory `data`, or the rows of a file of the user's own.
 
     `split` is val unless given. `input` and `words` say what a model reads of a QMSum meeting
     (located, 900), `locator` who finds it (fitted, bm25 or the directory of a trained one), `how`
-    scores multiple choice (loglikelihood), `references` are an engine's for QMSum-instruct. Raises
+    scores multiple choice (loglikelihood), `references` are an engine's for QMSum-instruct.
+    `prefix` tokens of each chunk of wikitext2-tokens are read and not scored. Raises
     `DataError` for an unknown name, missing data (with where they come from), broken rows, and for
     an option that the task does not read.
     """
@@ -43,6 +45,7 @@ def load_task(
         "locator": locator,
         "how": how,
         "references": references,
+        "prefix": prefix,
     }
     given = {option: value for option, value in options.items() if value is not None}
     if name not in TASKS:
@@ -67,14 +70,14 @@ def load_task(
         return qmsum_instruct(data, split, words or WORDS, references, limit)
     if name in SETS:
         return choice(name, data, split, how or "loglikelihood", limit)
-    return wikitext(name, data, split, limit)
+    return wikitext(name, data, split, limit, prefix)
 
 
 READ: dict[str, tuple[str, ...]] = {
     "qmsum": ("input", "words", "locator"),
     "qmsum-instruct": ("words", "references"),
     "wikitext2": (),
-    "wikitext2-tokens": (),
+    "wikitext2-tokens": ("prefix",),
 }
 """Options that a task reads; multiple choice reads `how`."""
 

@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from featherweight.engines.types import Engine, Generation, Request
-from featherweight.errors import EngineError
+from featherweight.errors import DataError, EngineError
 from featherweight.evaluate.perplexity import CHUNK, chunks, rolling
 from featherweight.files import write_atomic
 from featherweight.tasks.choice import picked
@@ -214,12 +214,13 @@ def _likelihoods(examples: Sequence[Example], engine: Engine) -> Iterator[Row]:
 
 def _texts(task: Task, examples: Sequence[Example], engine: Engine) -> Iterator[Row]:
     if task.name == "wikitext2-tokens":
-        rows = engine.score_tokens(example.meta["ids"] for example in examples)
+        known = task.settings.get("prefix") or 1
+        rows = engine.score_tokens((example.meta["ids"] for example in examples), known=known)
         for tokens in rows:
             yield {
                 "logprob": float(np.sum(tokens)),
                 "tokens": len(tokens),
-                "prompt_tokens": len(tokens) + 1,
+                "prompt_tokens": len(tokens) + known,
             }
         return
     texts = [example.target or "" for example in examples]
@@ -237,6 +238,12 @@ def _chunked(task: Task, engine: Engine) -> tuple[Example, ...]:
     """Token chunks depend on the model's tokenizer, so they are cut here, not in the task."""
     [whole] = task.examples
     size, limit = min(CHUNK, engine.context_length), task.settings["limit"]
+    prefix = task.settings.get("prefix") or 1
+    if size <= prefix:
+        raise DataError(
+            f"a prefix of {prefix} leaves nothing of chunks of {size} tokens to be scored; lower "
+            "--prefix."
+        )
     return tuple(
         Example(f"{whole.id}/{size}-{number}", "", meta={"ids": ids})
         for number, ids in enumerate(chunks(engine, whole.target or "", size)[:limit])

@@ -55,12 +55,18 @@ _AFTER = (
 )
 
 
-def wikitext(name: str, data: Path, split: str = "val", limit: int | None = None) -> Task:
+def wikitext(
+    name: str,
+    data: Path,
+    split: str = "val",
+    limit: int | None = None,
+    prefix: int | None = None,
+) -> Task:
     """The articles of `split` as examples, or the whole file as one for token-level perplexity.
 
     `target` is the text to score, `meta["words"]` and `meta["bytes"]` count the original. `limit`
-    takes the first articles, or the first chunks.
-    Raises `DataError` where the file is missing and says where it comes from.
+    takes the first articles, or the first chunks. `prefix` tokens of each chunk are read and not
+    scored. Raises `DataError` where the file is missing and says where it comes from.
     """
     path = _file(data, split)
     raw = path.read_bytes()
@@ -85,7 +91,12 @@ def wikitext(name: str, data: Path, split: str = "val", limit: int | None = None
         name=name,
         kind="text",
         examples=tuple(examples),
-        settings={"split": split, "limit": limit, "data_sha256": sha256(path)},
+        settings={
+            "split": split,
+            "limit": limit,
+            **({} if prefix is None else {"prefix": prefix}),
+            "data_sha256": sha256(path),
+        },
     )
 
 
