@@ -46,7 +46,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert "at most 40.0% of a new group's questions are passed on" in done.stdout
     manifest = json.loads((folder / "made" / "manifest.json").read_text())
-    assert manifest["run"]["command"] == "cascade calibrate" and manifest["run"]["task"] == "rows"
+    assert (
+        manifest["run"]["command"] == "cascade calibrate"
+        and manifest["run"]["task"] == "rows.jsonl"
+    )
     assert manifest["run"]["scores"] == ["entropy"] and manifest["result"]["promise"]["n"] == 14
     return folder
 

@@ -1,6 +1,6 @@
 """The results of run.py as tables: means over seeds with their range, and paired differences.
 
-usage: table.py
+usage: table.py [--results FOLDER]
 
 Every arm of a seed sees the same examples in the same order, so differences between arms are taken
 seed by seed. With three seeds an interval by Student's t has two degrees of freedom: it is wide,
@@ -28,8 +28,9 @@ PAIRS = (("neo", "kd"), ("neo", "lora"), ("neo", "sft"), ("kd", "sft"), ("lora",
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
-    found = results()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    found = results(parser.parse_args().results)
     if not found:
         raise SystemExit("no results yet; run run.py")
     print(arms(found))
@@ -37,10 +38,10 @@ def main() -> None:
     print(differences(found))
 
 
-def results() -> dict[str, dict[int, dict[str, float]]]:
+def results(folder: Path) -> dict[str, dict[int, dict[str, float]]]:
     """Arm -> seed -> what was measured."""
     found: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
-    for path in sorted((HERE / "results").glob("*.json")):
+    for path in sorted(folder.glob("*.json")):
         row = json.loads(path.read_text())
         found[row["arm"]][row["seed"]] = {
             name: row[name] * SCALE.get(name, 1.0) if row.get(name) else np.nan for name in MEASURES
