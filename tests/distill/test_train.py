@@ -307,7 +307,7 @@ def test_another_commands_work_is_not_overwritten(folder: Path, task: Task, tmp_
     texts, trained = tmp_path / "texts", tmp_path / "trained"
     engine = load_engine(student(folder), dtype="fp32")
     evaluate(asked, engine, student(folder), texts)
-    with pytest.raises(OutputError, match="belongs to something else"):
+    with pytest.raises(OutputError, match="the work of `featherweight eval`"):
         train(student(folder), task, texts, settings=Settings(method="sft", **FAST))
     train(student(folder), task, trained, settings=Settings(method="sft", **FAST))
     before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}

@@ -18,10 +18,10 @@ from featherweight.distill.settings import Settings, identity_of
 from featherweight.engines.identity import identity
 from featherweight.engines.safetensor import safetensor_errors
 from featherweight.errors import OutputError
-from featherweight.files import output_errors, write_atomic
-from featherweight.tasks import Task
+from featherweight.files import output_errors
+from featherweight.tasks import Task, store
 from featherweight.tasks.run import prompts_sha256
-from featherweight.tasks.store import locked
+from featherweight.tasks.store import check_owner, locked
 
 LAST = ("config.json", "bank.json")
 MANIFEST, LOG, CHECKPOINTS = "manifest.json", "log.jsonl", "checkpoints"
@@ -85,15 +85,9 @@ def begin(output: Path, run: Mapping[str, Any]) -> Mapping[str, Any] | None:
             )
         write_manifest(output, {"run": run})
         return None
-    try:
-        found = orjson.loads(path.read_bytes())
-        before, result = found["run"], found.get("result")
-        if before["command"] != run["command"]:
-            raise KeyError("command")  # another command's work
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        raise OutputError(
-            f"{path} belongs to something else; choose another output folder."
-        ) from None
+    check_owner(output, run["command"])
+    found = orjson.loads(path.read_bytes())
+    before, result = found["run"], found.get("result")
     differs = sorted(k for k in before.keys() | run.keys() if before.get(k) != run.get(k))
     if not differs:
         if result is not None and main_process():
@@ -113,7 +107,7 @@ def begin(output: Path, run: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def write_manifest(output: Path, data: Mapping[str, Any]) -> None:
     """Replace the manifest; only the first process does."""
     if main_process():
-        write_atomic(output / MANIFEST, orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n")
+        store.write_manifest(output, data)
 
 
 def publish(output: Path, save: Callable[[Path], None], result: Mapping[str, Any]) -> None:
