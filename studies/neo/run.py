@@ -44,15 +44,11 @@ ARMS = {
     # is it the tenfold rate? LoRA and NEO at the rate of full tuning, and the other way round
     "neo, lr of kd": {"method": "neo", "lr": 3e-5},
     "kd, lr of neo": {"method": "kd", "lr": 3e-4},
-    "sft, lr of neo": {"method": "sft", "lr": 3e-4},
     # sweeps, one seed
     "neo, rank 4": {"method": "neo", "rank": 4},
     "neo, rank 8": {"method": "neo", "rank": 8},
     "neo, kd_weight 0.25": {"method": "neo", "kd_weight": 0.25},
-    "neo, kd_weight 0.75": {"method": "neo", "kd_weight": 0.75},
     "neo, kd_weight 1": {"method": "neo", "kd_weight": 1.0},
-    "neo, jsd": {"method": "neo", "divergence": "jsd"},
-    "neo, reverse_kl": {"method": "neo", "divergence": "reverse_kl"},
 }
 SEEDED = ("sft", "lora", "kd", "neo")
 

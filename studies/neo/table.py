@@ -34,8 +34,7 @@ def main() -> None:
     if not found:
         raise SystemExit("no results yet; run run.py")
     print(arms(found))
-    print()
-    print(differences(found))
+    print(f"\n{differences(found)}")
 
 
 def results(folder: Path) -> dict[str, dict[int, dict[str, float]]]:
@@ -82,7 +81,7 @@ def differences(found: dict[str, dict[int, dict[str, float]]]) -> str:
                 text += f" [{values.mean() - half:+.3f}, {values.mean() + half:+.3f}]"
             cells.append(text)
         lines.append(f"| {a} - {b} | {len(common)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 if __name__ == "__main__":
