@@ -11,9 +11,10 @@ from featherweight.tasks import Example, Task, load_task
 
 WORDS = 500  # of a gold span: about 700 tokens
 CHOICE = ("ecqa", "riddle", "obqa", "arc", "creak")  # those with enough to learn from
+HOW = "Choose one, word for word."  # in place of the template's own 17 tokens
 MAX_TOKENS = {"qmsum": 160, "choice": 24}
-ARM_ITEMS, LARGE_ITEMS = 1000, 2000
-QMSUM_ITEMS = 130  # about 100k tokens
+ARM_ITEMS, LARGE_ITEMS = 1000, 1600
+QMSUM_ITEMS = 160  # about 100k tokens
 LOGGED = {"val": {"qmsum": 120, "choice": 300}, "test": {"qmsum": 120, "choice": 500}}
 
 
@@ -61,7 +62,7 @@ def choices(data: Path, name: str, split: str) -> list[Example]:
     return [
         Example(
             f"{name}/{e.id}",
-            [{"role": "user", "content": asked(e)}],
+            [{"role": "system", "content": HOW}, {"role": "user", "content": asked(e)}],
             e.target,
             choices=e.choices,
             meta={**e.meta, "task": name},
@@ -74,7 +75,7 @@ def asked(example: Example) -> str:
     content = example.prompt[-1]["content"]  # type: ignore[index, call-overload]
     question = content.split("\n\nA. ")[0]
     listed = "\n".join(f"- {choice}" for choice in example.choices)
-    return f"{question}\n\n{listed}\n\nAnswer with one of these, word for word."
+    return f"{question}\n{listed}"
 
 
 def shuffled(examples: list[Example], name: str) -> list[Example]:
