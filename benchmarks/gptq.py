@@ -2,6 +2,7 @@
 
 usage: gptq.py --model DIR --data DIR --peer llm-compressor=PYTHON --peer gptqmodel=PYTHON
                [--tokens 65536] [--rounds 3] [--threads 1] [--cases sequential shared]
+               [--dtype fp32|bf16]
        gptq.py --table FILE
 
 `--peer` names the Python of an environment with llmcompressor 0.14 or GPTQModel 7.7, whose pins do
@@ -13,11 +14,12 @@ ours), and gptqmodel==7.7.0 --no-deps in another one beside the same.
 | sequential | `compress` of one recipe | its default: error is propagated | its default: so it is |
 | shared | `--shared` | propagate_error off | - |
 
-4 bits, groups of 64, asymmetric, no act-order, damping of 1 % on all sides; bfloat16 weights and
-forwards; the calibration is made once and given to all as token ids (WikiText-2, val, sequences
-of 512). A contestant runs in a process of its own, start and imports not counted; rounds are
-interleaved. Both results are scored by the same code: perplexity on `--eval` tokens of WikiText-2's
-test text, and the mean over layers of ||X(W - Q)||^2 / ||XW||^2 with X the original's activations.
+4 bits, groups of 64, asymmetric, no act-order, damping of 1 % on all sides; forwards in `--dtype`
+on all sides (bf16 where this processor is faster in it); the calibration is made once and given to
+all as token ids (WikiText-2, val, sequences of 512). A contestant runs in a process of its own,
+start and imports not counted; rounds are interleaved. Both results are scored by the same code:
+perplexity on `--eval` tokens of WikiText-2's test text, and the mean over layers of
+||X(W - Q)||^2 / ||XW||^2 with X the original's activations.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LENGTH, GROUP = 512, 64
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 RECIPE = f"gptq:bits=4,group={GROUP}"
 CASES = ("sequential", "shared")
 PEERS = ("llm-compressor", "gptqmodel")
@@ -47,6 +50,7 @@ def main() -> None:
     parser.add_argument("--eval", type=int, default=32_768)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--table", type=Path)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
@@ -81,7 +85,8 @@ def compare(args: argparse.Namespace) -> None:
                     output = folder / f"{impl}-{case}-{number}"
                     command = [python, __file__, "--model", str(args.model.absolute())]
                     command += ["--data", str(args.data), "--threads", str(args.threads)]
-                    command += ["--tokens", str(args.tokens), "--one", impl, case]
+                    command += ["--tokens", str(args.tokens), "--dtype", args.dtype]
+                    command += ["--one", impl, case]
                     command += [str(ids), str(output)]
                     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                     found = next(
@@ -101,6 +106,7 @@ def compare(args: argparse.Namespace) -> None:
         versions[impl] = {one["name"]: one["version"] for one in listed if one["name"] in known}
     rows.append(measure.machine(peer=versions, tokens=args.tokens, length=LENGTH, group=GROUP,
                                 eval_tokens=args.eval, rounds=args.rounds,
+                                dtype=args.dtype,
                                 dense=scores["dense", ""]["perplexity"]))  # fmt: skip
     for (case, impl), found in times.items():
         row = {"case": f"gptq 4 bits, {case}", "impl": impl, **scores[case, impl]}
@@ -137,7 +143,7 @@ def ours(args: argparse.Namespace, case: str, _ids: Path, output: Path) -> None:
     texts = read_texts("wikitext2", args.data, "val")
     with clock():
         compress(f"hf:{args.model}", [parse_recipe(RECIPE)], output, texts, mode=case,
-                 tokens=args.tokens, length=LENGTH, dtype="bf16")  # fmt: skip
+                 tokens=args.tokens, length=LENGTH, dtype=args.dtype)  # fmt: skip
 
 
 @contextmanager
@@ -165,7 +171,9 @@ def theirs(args: argparse.Namespace, case: str, ids: Path, output: Path) -> None
     recipe = GPTQModifier(config_groups=scheme, ignore=["lm_head"], actorder=None)
     extra = {} if case == "sequential" else {"propagate_error": False}
     with clock():
-        opened = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16)
+        opened = AutoModelForCausalLM.from_pretrained(
+            args.model, dtype=getattr(torch, DTYPES[args.dtype])
+        )
         oneshot(
             model=opened,
             tokenizer=AutoTokenizer.from_pretrained(args.model),
@@ -191,7 +199,7 @@ def gptqmodel(args: argparse.Namespace, _case: str, ids: Path, output: Path) -> 
     config = QuantizeConfig(bits=4, group_size=GROUP, desc_act=False, sym=False, device="cpu",
                             act_group_aware=False, damp_percent=0.01)  # fmt: skip
     with clock():
-        opened = GPTQModel.load(str(args.model), config, dtype=torch.bfloat16)
+        opened = GPTQModel.load(str(args.model), config, dtype=getattr(torch, DTYPES[args.dtype]))
         data = [{"input_ids": row, "attention_mask": [1] * LENGTH} for row in rows]
         opened.quantize(data, batch_size=4096 // LENGTH)
         opened.save(f"{output}-packed")
@@ -214,7 +222,7 @@ def unpacked(packed: Path, model: Path, output: Path) -> None:
         zeros = codes(found[f"{name}.qzeros"]).flatten(1) + 1  # [groups, out]
         group = found[f"{name}.g_idx"].long()
         weight = (written - zeros[group]) * found[f"{name}.scales"].float()[group]
-        changed[f"{name}.weight"] = weight.T.to(torch.bfloat16).contiguous()
+        changed[f"{name}.weight"] = weight.T.contiguous()
     directory(changed, model, output)
 
 
@@ -230,7 +238,7 @@ def plain(opened: object, model: Path, output: Path) -> None:
             with torch.no_grad():
                 zero = getattr(part, "weight_zero_point", None)
                 made = fake_quantize(part.weight, part.weight_scale, zero, scheme.weights)
-            changed[f"{name}.weight"] = made.to(torch.bfloat16).contiguous()
+            changed[f"{name}.weight"] = made.contiguous()
     directory(changed, model, output)
 
 
@@ -267,7 +275,7 @@ def scored(args: argparse.Namespace, folder: Path) -> dict:
     text = load_task("wikitext2-tokens", args.data, split="test").examples[0].target
     ids = torch.tensor(tokenizer(text, verbose=False).input_ids[: args.eval]).view(-1, LENGTH)
     total = 0.0
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad():
         for row in ids:
             loss = model(input_ids=row[None], labels=row[None]).loss
             total += float(loss) * (LENGTH - 1)
@@ -289,7 +297,7 @@ def scored(args: argparse.Namespace, folder: Path) -> dict:
     from featherweight.compress.calibrate import Sample
 
     walk(dense, [[Sample(row.tolist(), [])] for row in ids[:16]], compare_block,
-         sequential=False, dtype=torch.bfloat16)  # fmt: skip
+         sequential=False, dtype=torch.float32)  # fmt: skip
     return {"perplexity": perplexity, "layer_error": statistics.mean(errors)}
 
 

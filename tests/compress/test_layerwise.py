@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 
 from tiny_stacks import MORE, T5, tiny  # noqa: E402
 
-from featherweight.compress import layerwise  # noqa: E402
+from featherweight.compress import calls, layerwise  # noqa: E402
 from featherweight.compress.calibrate import Sample, logits  # noqa: E402
 from featherweight.compress.layerwise import Found, Place, linears, places, walk  # noqa: E402
 from featherweight.errors import CompressError  # noqa: E402
@@ -70,13 +70,16 @@ def written(model: Any, sample: Sample) -> dict[str, Any]:
 def inputs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """By stack what the walk holds of every batch."""
     held: dict[str, Any] = {}
-    own = layerwise._pass
 
-    def noted(place: Place, block: Any, calls: Any, *rest: Any) -> None:
-        own(place, block, calls, *rest)
-        held[place.stack] = [call.hidden.clone() for call in calls]
+    def noting(own: Any) -> Any:
+        def noted(place: Place, block: Any, working: Any, found: Any, *rest: Any) -> None:
+            own(place, block, working, found, *rest)
+            held[place.stack] = [call.hidden.clone() for call in found]
 
-    monkeypatch.setattr(layerwise, "_pass", noted)
+        return noted
+
+    for name in ("_sequential", "_shared"):
+        monkeypatch.setattr(layerwise, name, noting(getattr(layerwise, name)))
     return held
 
 
@@ -123,7 +126,6 @@ def heard(model: Any, place: Place, texts: list[list[Sample]]) -> dict[str, Any]
 
 def assert_heard(found: Found | None, expected: dict[str, Any]) -> None:
     assert found is not None
-    assert sorted(name for names, _ in found for name in names) == sorted(expected)
     for names, one in found:
         for name in names:
             hessian, tokens = expected[name]
@@ -134,22 +136,27 @@ def assert_heard(found: Found | None, expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("kind", SOLVED)
-def test_sequential_statistics_are_of_the_compressed_blocks_before(kind: str, ragged: bool) -> None:
+def test_sequential_statistics_are_of_the_compressed_layers_before(kind: str, ragged: bool) -> None:
     model = tiny(kind)
-    plain = copy.deepcopy(model)  # its blocks are changed one by one, as the walk comes by
+    plain = copy.deepcopy(model)  # its layers are changed one by one, as the walk comes by
     texts = batches(model, ragged)
-    seen = []
+    seen: dict[Place, list[str]] = {}
 
     def solve(place: Place, layers: dict[str, Any], found: Found | None) -> dict[str, Any]:
-        seen.append(place)
+        assert sorted(layers) == sorted(name for names, _ in found or [] for name in names)
         assert_heard(found, heard(plain, place, texts))
+        seen.setdefault(place, []).extend(layers)
         weights = coarse(place, layers, found)
         for name, weight in weights.items():
             plain.get_parameter(f"{name}.weight").data = weight
         return weights
 
-    walk(model, texts, solve, sequential=True, dtype=torch.float32)
-    assert seen == [place for place, _ in places(model)] and len(seen) == (11 if kind in T5 else 6)
+    ended = []
+    walk(model, texts, solve, sequential=True, dtype=torch.float32, after=ended.append)
+    assert [*seen] == ended == [place for place, _ in places(model)]
+    assert len(seen) == (11 if kind in T5 else 6)
+    for place, block in places(model):
+        assert sorted(seen[place]) == sorted(linears(block, place.prefix))
     for name, weight in plain.state_dict().items():
         assert model.state_dict()[name].equal(weight)
 
@@ -161,6 +168,7 @@ def test_shared_statistics_are_of_the_model_as_it_is(kind: str) -> None:
     texts = batches(model, ragged=True)
 
     def solve(place: Place, layers: dict[str, Any], found: Found | None) -> dict[str, Any]:
+        assert sorted(name for names, _ in found or [] for name in names) == sorted(layers)
         assert_heard(found, heard(plain, place, texts))
         return {}
 
@@ -213,7 +221,7 @@ def test_blocks_that_are_known_are_passed_by(kind: str, sequential: bool) -> Non
         model, found_at, done = tiny(kind), {}, iter(range(99))
 
         def solve(place: Place, layers: dict[str, Any], found: Found | None) -> dict[str, Any]:
-            found_at[place.name] = found
+            found_at.setdefault(place.name, []).append(found)
             return coarse(place, layers, found) if sequential else {}
 
         walk(
@@ -228,11 +236,12 @@ def test_blocks_that_are_known_are_passed_by(kind: str, sequential: bool) -> Non
 
     whole, part = run(0), run(8 if kind == "t5" else 4)
     assert list(whole) == list(part)
-    assert [found is None for found in part.values()] == [
-        number < (8 if kind == "t5" else 4) for number in range(len(part))
-    ]
-    for place, found in part.items():
-        for (names, one), (same, other) in zip(found or [], whole[place], strict=False):
+    for number, (place, found) in enumerate(part.items()):
+        if number < (8 if kind == "t5" else 4):
+            assert found == [None]
+            continue
+        flat = [[one for stage in every for one in stage] for every in (found, whole[place])]
+        for (names, one), (same, other) in zip(*flat, strict=True):
             assert names == same and one.hessian.equal(other.hessian)
             assert one.mean.equal(other.mean)
 
@@ -260,7 +269,7 @@ def test_activations_in_a_file_are_the_same(kind: str, monkeypatch: pytest.Monke
 
     memory = run()
     assert not opened
-    monkeypatch.setattr(layerwise, "IN_MEMORY", 100)
+    monkeypatch.setattr(calls, "IN_MEMORY", 100)
     spilled = run()
     # what every batch is, and beside it what it is told: T5's biases are the larger part
     for batch in batches(tiny(kind)):
@@ -283,7 +292,7 @@ def test_a_full_disk_is_told_before_it_is_written_to(monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    monkeypatch.setattr(layerwise, "IN_MEMORY", 100)
+    monkeypatch.setattr(calls, "IN_MEMORY", 100)
     model = tiny("llama")
     with pytest.raises(OutputError, match=r"^cannot write .*: No space left on device; .*\.$"):
         walk(model, batches(model), kept, sequential=True, dtype=torch.float32)

@@ -215,13 +215,24 @@ def _compress(
         batches = calibration(texts, model, tokenizer, source.name, job["tokens"], job["length"])
     values = stored if stored in (torch.float16, torch.bfloat16) else torch.bfloat16
     solved = 0.0
+    block: list[Result] = [{} for _ in recipes]  # as far as it is solved
 
     def at(place: Place, layers: dict[str, Any], found: Found | None) -> dict[str, Tensor]:
-        if not store.has(place):
-            store.put(place, _block(recipes, layers, found, values))
+        known = store.has(place)
+        if not known:
+            new = _layers(recipes, layers, found, values)
+            for result, more in zip(block, new, strict=True):
+                result |= more
         if job["mode"] == "shared":
             return {}
-        return {name: one.dense().to(device) for name, one in store.weights(0, place).items()}
+        weights = store.weights(0, place) if known else {n: one for n, (one, _) in new[0].items()}
+        return {name: one.dense().to(device) for name, one in weights.items()}
+
+    def keep(place: Place) -> None:
+        if not store.has(place):
+            store.put(place, block)
+        for result in block:
+            result.clear()
 
     def tell(done: int, of: int) -> None:
         nonlocal solved
@@ -236,6 +247,7 @@ def _compress(
         sequential=job["mode"] == "sequential",
         dtype=getattr(torch, job["dtype"].removeprefix("torch.")),
         before=store.has,
+        after=keep,
         progress=tell,
     )
     read = sum(len(s.ids) + len(s.target) for batch in batches for s in batch)
@@ -415,10 +427,10 @@ def _check_fit(model: Any, recipes: Sequence[Recipe]) -> None:
                 )
 
 
-def _block(
+def _layers(
     recipes: Sequence[Recipe], layers: dict[str, Any], found: Found | None, values: torch.dtype
 ) -> list[Result]:
-    """A block's layers after each recipe, with what the manifest says of each."""
+    """Layers after each recipe, with what the manifest says of each."""
     known: Found | list[tuple[list[str], None]] = found or [([name], None) for name in layers]
     results: list[Result] = [{} for _ in recipes]
     for names, statistics in known:

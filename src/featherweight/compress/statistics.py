@@ -4,7 +4,7 @@ Layers that read the very same tensor (q, k and v; gate and up) share one, found
 identity as the model runs, not by names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,17 +30,11 @@ class Statistics:
         return self.hessian.diagonal()
 
 
-class Enough(Exception):
-    """All that a forward was for is known."""
-
-
 class Collector:
     """Sums over everything that a block's linear layers read, added up by hooks.
 
-    Set before each forward: `real`, the tokens that count, [B, T] bool or `None` for all;
-    `memory`, what a decoder is told of an encoder [B, S, C], with the tokens of it that are real;
-    and `hurried`, which ends a forward by `Enough` once the last layer's inputs are counted (the
-    first forward must not be, since it tells which is the last).
+    Set before each forward: `real`, the tokens that count, [B, T] bool or `None` for all; and
+    `memory`, what a decoder is told of an encoder [B, S, C], with the tokens of it that are real.
     """
 
     def __init__(self, linears: Mapping[str, Any]) -> None:
@@ -49,20 +43,12 @@ class Collector:
         self._last: tuple[Any, str] | None = None
         self.real: Tensor | None = None
         self.memory: tuple[Tensor, Tensor] | None = None
-        self.hurried = False
-        self._final = ""
         self._hooks = [
             linear.register_forward_pre_hook(self._hook(name)) for name, linear in linears.items()
         ]
 
     def _hook(self, name: str) -> Any:
         def hook(_linear: Any, args: Any) -> None:
-            count(args)
-            if self.hurried and name == self._final:
-                raise Enough
-            self._final = name
-
-        def count(args: Any) -> None:
             if self._last is not None and args[0] is self._last[0]:
                 self._owner[name] = self._last[1]
                 return
@@ -124,15 +110,19 @@ class _Sums:
 
 def check_found(linears: Mapping[str, Any], found: list[tuple[list[str], Statistics]]) -> None:
     """Raise `CompressError` unless every layer read something, and numbers only."""
-    seen = {name for names, _ in found for name in names}
-    if missing := sorted(set(linears) - seen):
-        more = f" and {len(missing) - 1} more layers" if len(missing) > 1 else ""
-        raise CompressError(
-            f"{missing[0]}{more} read nothing while the texts were read, so nothing is known of "
-            "that; this architecture cannot be compressed here."
-        )
+    check_read(linears, {name for names, _ in found for name in names})
     for names, statistics in found:
         if not torch.isfinite(statistics.hessian).all():
             raise CompressError(
                 f"{names[0]}: what it reads holds NaN or infinity; look for broken weights."
             )
+
+
+def check_read(names: Collection[str], seen: Collection[str]) -> None:
+    """Raise `CompressError` where a layer read nothing."""
+    if missing := sorted({*names} - {*seen}):
+        more = f" and {len(missing) - 1} more layers" if len(missing) > 1 else ""
+        raise CompressError(
+            f"{missing[0]}{more} read nothing while the texts were read, so nothing is known of "
+            "that; this architecture cannot be compressed here."
+        )

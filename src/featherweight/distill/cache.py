@@ -20,7 +20,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -36,7 +36,6 @@ from featherweight.errors import OutputError, TrainingError
 from featherweight.files import output_errors, write_atomic
 
 Keep = Literal["topk", "hidden", "bits"]
-KEEPS: tuple[str, ...] = get_args(Keep)
 HEADER, INDEX, HEAD = "teacher.json", "index.bin", "head.safetensors"
 ENTRY = np.dtype([("key", "V32"), ("start", "<u8"), ("rows", "<u4")])
 FLOATS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
