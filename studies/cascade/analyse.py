@@ -53,7 +53,7 @@ CONTRASTS = (
     ("distillation", "xent"),
 )
 METRIC = Metric("quality", 0.0, 100.0)
-TASKS = ("qmsum", *mix.CHOICE)
+TASKS = ("qmsum", *mix.STUDIED)
 
 
 def main() -> None:
@@ -103,7 +103,7 @@ def grouped(data: Path) -> dict[str, str]:
     """Question -> group: QMSum's meeting; a choice question is its own."""
     found = {}
     for split in mix.LOGGED:
-        for examples in mix.logged(data, split).values():
+        for examples in mix.logged(data, split, mix.STUDIED).values():
             found |= {e.id: e.group or e.id for e in examples}
     return found
 
@@ -136,7 +136,7 @@ def of_task(log: Log, tasks: tuple[str, ...]) -> Log:
 
 def task_of(id: str) -> str:
     name = id.split("/")[0]
-    return name if name in mix.CHOICE else "qmsum"
+    return name if name in mix.STUDIED else "qmsum"
 
 
 def counted(log: Log) -> tuple[str, ...]:

@@ -5,12 +5,14 @@ own training data says nothing about where it is right.
 """
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from featherweight.tasks import Example, Task, load_task
 
 WORDS = 500  # of a gold span: about 700 tokens
 CHOICE = ("ecqa", "riddle", "obqa", "arc", "creak")  # those with enough to learn from
+STUDIED = CHOICE  # of them, those that pilot.py found the large model to be better at
 HOW = "Choose one, word for word."  # in place of the template's own 17 tokens
 MAX_TOKENS = {"qmsum": 160, "choice": 24}
 ARM_ITEMS, LARGE_ITEMS = 1000, 1600
@@ -18,10 +20,10 @@ QMSUM_ITEMS = 160  # about 100k tokens
 LOGGED = {"val": {"qmsum": 120, "choice": 300}, "test": {"qmsum": 120, "choice": 500}}
 
 
-def part(data: Path, who: str) -> Task:
+def part(data: Path, who: str, tasks: Sequence[str] = CHOICE) -> Task:
     """What `large` or the `arms` learn from."""
     found: list[Example] = []
-    for name in CHOICE:
+    for name in tasks:
         items = shuffled(choices(data, name, "train"), name)
         size = min(ARM_ITEMS, len(items) // 2)
         found += items[:size] if who == "arms" else items[size : size + LARGE_ITEMS]
@@ -30,11 +32,11 @@ def part(data: Path, who: str) -> Task:
     return Task(f"mix-{who}", "summary", tuple(found))
 
 
-def logged(data: Path, split: str) -> dict[str, list[Example]]:
+def logged(data: Path, split: str, tasks: Sequence[str]) -> dict[str, list[Example]]:
     """What is answered for the logs, by task."""
     sizes = LOGGED[split]
     found = {"qmsum": shuffled(specific(data, split), "qmsum")[: sizes["qmsum"]]}
-    for name in CHOICE:
+    for name in tasks:
         found[name] = shuffled(choices(data, name, split), name)[: sizes["choice"]]
     return found
 

@@ -3,9 +3,8 @@
 usage: pilot.py --data DIR --work FOLDER [--rates 3e-5 1e-4 3e-4] [--json FILE]
 
 After `run.py --only large small`: xent with seed 0 at each rate, answers on val. The rate with the
-best mean over the tasks becomes `LR` of run.py, for every arm; a task counts in the study where the
-large model is at least 5 points better than that one (analyse.py checks it again). What was stopped
-goes on.
+best mean over the tasks becomes `LR` of run.py, for every arm; the tasks in which the large model
+is at least 5 points better than that one become `STUDIED` of mix.py. What was stopped goes on.
 """
 
 import argparse
@@ -26,16 +25,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     names = {"large": args.work / "large"}
+    read = mix.part(args.data, "arms", mix.CHOICE)
     for rate in args.rates:
         folder = args.work / "pilot" / f"xent-{rate:g}"
         names[f"xent-{rate:g}"] = folder
         if not run.done(folder):
-            run.learn(args.data, args.work, "xent", 0, rate, folder)
+            run.learn(read, args.work, "xent", 0, rate, folder)
     for name, folder in names.items():
-        run.answered(args.data, args.work, name, folder, ["val"])
+        run.answered(args.data, args.work, name, folder, "val", mix.CHOICE)
     found = {
         task: {name: quality(args.work, name, task) for name in names}
-        for task in mix.logged(args.data, "val")
+        for task in ("qmsum", *mix.CHOICE)
     }
     for task, by_name in found.items():
         told = "  ".join(f"{name} {value:.1f}" for name, value in by_name.items())

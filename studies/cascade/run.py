@@ -70,7 +70,8 @@ def main() -> None:
     if "small" in args.only:
         small(args.data, args.work)
     if "cache" in args.only:
-        teach(f"hf:{args.work / 'large'}", mix.part(args.data, "arms"), args.work / "cache",
+        read = mix.part(args.data, "arms", mix.STUDIED)
+        teach(f"hf:{args.work / 'large'}", read, args.work / "cache",
               keep="hidden", max_length=LENGTH)  # fmt: skip
     names = [f"{name}-{seed}" for seed in args.seeds for name in args.arms]
     if "arms" in args.only:
@@ -119,41 +120,42 @@ def small(data: Path, work: Path) -> None:
 
 def arm(data: Path, work: Path, name: str) -> None:
     kind, _, seed = name.rpartition("-")
-    learn(data, work, kind, int(seed), LR, work / "arms" / name)
+    read = mix.part(data, "arms", mix.STUDIED)
+    learn(read, work, kind, int(seed), LR, work / "arms" / name)
 
 
-def learn(data: Path, work: Path, kind: str, seed: int, lr: float, output: Path) -> None:
+def learn(read: Task, work: Path, kind: str, seed: int, lr: float, output: Path) -> None:
     # a micro-batch is the whole step, so that the random mask is shuffled over all of it
     settings = Settings(**{"lr": lr, **ARMS[kind]}, batch=8, micro_batch=8, max_length=LENGTH,
                         seed=seed, save_every=50)  # fmt: skip
     teacher = None if kind in ("xent", "gatekeeper") else str(work / "cache")
-    train(f"hf:{work / 'small'}", mix.part(data, "arms"), output,
-          teacher=teacher, settings=settings)  # fmt: skip
+    train(f"hf:{work / 'small'}", read, output, teacher=teacher, settings=settings)
 
 
 def answer(data: Path, work: Path, name: str) -> None:
-    answered(data, work, name, work / name if name in WHOLE else work / "arms" / name)
+    folder = work / name if name in WHOLE else work / "arms" / name
+    for split in mix.LOGGED:
+        answered(data, work, name, folder, split, mix.STUDIED)
 
 
 def answered(
-    data: Path, work: Path, name: str, folder: Path, splits: Sequence[str] = tuple(mix.LOGGED)
+    data: Path, work: Path, name: str, folder: Path, split: str, tasks: Sequence[str]
 ) -> None:
-    """Every logged question, each task and split a run of its own."""
+    """Every logged question of a split, each task a run of its own."""
     engine = load_engine(f"hf:{folder}")
     try:
-        for split in splits:
-            for task, examples in mix.logged(data, split).items():
-                kind = "summary" if task == "qmsum" else "choice"
-                limit = mix.MAX_TOKENS["qmsum" if task == "qmsum" else "choice"]
-                asked = Task(task, kind, tuple(examples), limit, {"split": split, "study": 1})
-                output = work / "answers" / name / f"{task}-{split}"
-                # two alternatives a token: another router's rule reads margins
-                report = evaluate(asked, engine, f"hf:{folder}", output, top_logprobs=2)
-                metric = "rouge1" if task == "qmsum" else "accuracy"
-                answers = answers_of_run(asked, f"hf:{folder}", output, report, metric)
-                lines = [orjson.dumps([id, asdict(one)]) for id, one in answers.items()]
-                write_atomic(work / "answers" / f"{name}.{task}.{split}.jsonl", b"\n".join(lines))
-                print(name, task, split, report.results.metrics[metric], flush=True)
+        for task, examples in mix.logged(data, split, tasks).items():
+            kind = "summary" if task == "qmsum" else "choice"
+            limit = mix.MAX_TOKENS["qmsum" if task == "qmsum" else "choice"]
+            asked = Task(task, kind, tuple(examples), limit, {"split": split, "study": 1})
+            output = work / "answers" / name / f"{task}-{split}"
+            # two alternatives a token: another router's rule reads margins
+            report = evaluate(asked, engine, f"hf:{folder}", output, top_logprobs=2)
+            metric = "rouge1" if task == "qmsum" else "accuracy"
+            answers = answers_of_run(asked, f"hf:{folder}", output, report, metric)
+            lines = [orjson.dumps([id, asdict(one)]) for id, one in answers.items()]
+            write_atomic(work / "answers" / f"{name}.{task}.{split}.jsonl", b"\n".join(lines))
+            print(name, task, split, report.results.metrics[metric], flush=True)
     finally:
         engine.close()
 
