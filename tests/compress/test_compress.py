@@ -23,6 +23,7 @@ from safetensors import SafetensorError  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_llama import TEXTS  # noqa: E402
 from tiny_stacks import T5, save_tiny, tiny  # noqa: E402
+from trained_t5 import TrainedT5  # noqa: E402
 
 from featherweight.compress import Made, compress, parse_recipe  # noqa: E402
 from featherweight.compress.calibrate import Sample, logits  # noqa: E402
@@ -47,7 +48,8 @@ CALIBRATION = Task(
     "texts", "text", tuple(Example(str(i), text, "a short one") for i, text in enumerate(TEXTS))
 )
 HOW: dict[str, Any] = {"tokens": 256, "length": 32, "dtype": "fp32", "device": "cpu"}
-KINDS = ["llama", "qwen2", "gemma2", "gemma3_text", "t5", "gated t5"]
+TRAINED = "trained t5"
+KINDS = ["llama", "qwen2", "gemma2", "gemma3_text", "t5", "gated t5", TRAINED]
 PACKED = [
     "rtn:bits=4,group=16",
     "gptq:bits=3,group=16",
@@ -97,11 +99,23 @@ class Ran(NamedTuple):
     memory: list[dict[str, Any]]  # of the sequential ones
 
 
+def plain(trained: Path, folder: Path) -> Path:
+    """What makes a model, of a training's directory."""
+    folder.mkdir()
+    for path in trained.glob("*"):
+        if path.suffix in (".json", ".safetensors") and path.name != "manifest.json":
+            shutil.copyfile(path, folder / path.name)
+    return folder
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """All recipes on a Llama, the most different ones on the others."""
     kind, home = request.param, tmp_path_factory.mktemp("ran")
-    source = save_tiny(kind, home / "source")
+    if kind == TRAINED:
+        source = plain(request.getfixturevalue("trained_t5").folder, home / "source")
+    else:
+        source = save_tiny(kind, home / "source")
     texts = PACKED if kind == "llama" else SOME
     memory: list[dict[str, Any]] = []
     own = MODULE._answer
@@ -213,7 +227,7 @@ def test_recipes_each_in_a_pass_of_its_own(ran: Ran) -> None:
 def test_what_is_opened_again_is_what_was_in_memory(ran: Ran) -> None:
     for one, memory in zip(ran.sequential, ran.memory, strict=True):
         opened, _ = open_model(str(one.folder), torch.float32, "cpu")
-        original = tiny(ran.kind)
+        original, _ = open_model(str(ran.source), torch.float32, "cpu")
         original.load_state_dict(memory)
         for name, weight in opened.state_dict().items():
             assert weight.equal(memory[name])
@@ -228,11 +242,42 @@ def test_layers_before_are_seen_in_sequence_alone(ran: Ran) -> None:
         for one in (*ran.shared, *ran.sequential)
         if one.manifest["recipe"] == SOME[0]
     )
-    block = "encoder.block.0." if ran.kind in T5 else "model.layers.0."
+    block = "encoder.block.0." if ran.kind in (*T5, TRAINED) else "model.layers.0."
     inside = [name for name in first if name.startswith(block)]
     begin = [name for name in inside if re.search(r"(SelfAttention|self_attn)\.[qkv]", name)]
     assert begin and all(first[name].equal(second[name]) for name in begin)
     assert not all(first[name].equal(second[name]) for name in inside)
+
+
+@pytest.mark.parametrize("ran", [TRAINED], indirect=True)
+def test_what_a_t5_learned_is_harmed_less_than_by_rounding(
+    ran: Ran, trained_t5: TrainedT5, tmp_path: Path
+) -> None:
+    """Calibrated on what it learned: its loss on that, beside the plain recipe of as many bits."""
+    texts = trained_t5.task
+
+    def loss(folder: Path) -> float:
+        model, tokenizer = open_model(str(folder), torch.float32, "cpu")
+        found = []
+        for example in texts.examples:
+            ids = tokenizer(example.prompt, return_tensors="pt").input_ids
+            labels = tokenizer(example.target, return_tensors="pt").input_ids
+            with torch.no_grad():
+                found.append(float(model(input_ids=ids, labels=labels).loss))
+        return sum(found) / len(found)
+
+    own = loss(ran.source)
+    recipes = ["rtn:bits=3,group=32", "gptq:bits=3,group=32", "gptq:bits=8,group=32",
+               "magnitude:sparsity=0.5", "sparsegpt:sparsity=0.5"]  # fmt: skip
+    harm = {}
+    for text in recipes:
+        [one] = compress(
+            f"hf:{ran.source}", [parse_recipe(text)], tmp_path / text, texts, dtype="fp32"
+        )
+        assert one.manifest["changed"] == one.manifest["of"] == 2 * 7 + 2 * 11
+        harm[text] = loss(one.folder) - own
+    rtn, gptq, fine, magnitude, sparsegpt = harm.values()
+    assert abs(fine) < 0.02 < gptq < rtn and sparsegpt < magnitude
 
 
 @pytest.mark.parametrize("ran", ["llama", "gated t5"], indirect=True)
