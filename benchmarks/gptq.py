@@ -17,7 +17,8 @@ ours), and gptqmodel==7.7.0 --no-deps in another one beside the same.
 4 bits, groups of 64, asymmetric, no act-order, damping of 1 % on all sides; forwards in `--dtype`
 on all sides (bf16 where this processor is faster in it); the calibration is made once and given to
 all as token ids (WikiText-2, val, sequences of 512). A contestant runs in a process of its own,
-start and imports not counted; rounds are interleaved. Both results are scored by the same code:
+start and imports not counted; rounds are interleaved, each calibrates on other articles. All
+results are scored by the same code:
 perplexity on `--eval` tokens of WikiText-2's test text, and the mean over layers of
 ||X(W - Q)||^2 / ||XW||^2 with X the original's activations.
 """
@@ -31,7 +32,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featherweight.tasks import Task
 
 HERE = Path(__file__).parent
 LENGTH, GROUP = 512, 64
@@ -54,6 +60,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--table", type=Path)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--round", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.table:
         table(json.loads(args.table.read_text()))
@@ -74,10 +81,12 @@ def compare(args: argparse.Namespace) -> None:
     peers = dict(one.split("=", 1) for one in args.peer)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        ids = calibration(args.model, args.data, args.tokens, folder)
         times: dict[tuple[str, str], list[dict]] = {}
-        scores: dict[tuple[str, str], dict] = {("dense", ""): scored(args, args.model)}
+        scores: dict[tuple[str, str], list[dict]] = {}
+        dense = scored(args, args.model)["perplexity"]
         for number in range(args.rounds):
+            args.round = number
+            ids = calibration(args, folder / f"ids-{number}.json")
             for case in args.cases:
                 for impl, python in [("featherweight", sys.executable), *peers.items()]:
                     if impl == "gptqmodel" and case == "shared":
@@ -86,6 +95,7 @@ def compare(args: argparse.Namespace) -> None:
                     command = [python, __file__, "--model", str(args.model.absolute())]
                     command += ["--data", str(args.data), "--threads", str(args.threads)]
                     command += ["--tokens", str(args.tokens), "--dtype", args.dtype]
+                    command += ["--rounds", str(args.rounds), "--round", str(number)]
                     command += ["--one", impl, case]
                     command += [str(ids), str(output)]
                     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -95,9 +105,8 @@ def compare(args: argparse.Namespace) -> None:
                         if line.startswith('{"wall_seconds"')
                     )
                     times.setdefault((case, impl), []).append(found)
-                    if number == 0:
-                        scores[case, impl] = scored(args, output)
-                    print(case, impl, found, scores[case, impl], flush=True)
+                    scores.setdefault((case, impl), []).append(scored(args, output))
+                    print(case, impl, found, scores[case, impl][-1], flush=True)
     known = ("llmcompressor", "GPTQModel", "compressed-tensors", "torch", "transformers")
     versions = {}
     for impl, python in peers.items():
@@ -107,9 +116,11 @@ def compare(args: argparse.Namespace) -> None:
     rows.append(measure.machine(peer=versions, tokens=args.tokens, length=LENGTH, group=GROUP,
                                 eval_tokens=args.eval, rounds=args.rounds,
                                 dtype=args.dtype,
-                                dense=scores["dense", ""]["perplexity"]))  # fmt: skip
+                                dense=dense))  # fmt: skip
     for (case, impl), found in times.items():
-        row = {"case": f"gptq 4 bits, {case}", "impl": impl, **scores[case, impl]}
+        row = {"case": f"gptq 4 bits, {case}", "impl": impl}
+        for what in ("perplexity", "layer_error"):
+            row[what] = [one[what] for one in scores[case, impl]]
         for what in ("wall_seconds", "cpu_seconds"):
             row[what] = statistics.median(one[what] for one in found)
         own = times[case, "featherweight"]
@@ -120,27 +131,32 @@ def compare(args: argparse.Namespace) -> None:
     table(rows)
 
 
-def calibration(model: Path, data: Path, tokens: int, folder: Path) -> Path:
-    """Token ids [N, LENGTH] as JSON, for both."""
+def read(args: argparse.Namespace) -> "Task":
+    """What a round calibrates on: other articles than the other rounds."""
+    from featherweight.compress import read_texts
+
+    texts = read_texts("wikitext2", args.data, "val")
+    return replace(texts, examples=texts.examples[args.round :: args.rounds])
+
+
+def calibration(args: argparse.Namespace, target: Path) -> Path:
+    """Token ids [N, LENGTH] as JSON, for the peers."""
     import torch
 
-    from featherweight.compress import read_texts
     from featherweight.compress.sequences import calibration as sequences
     from featherweight.engines.hf_open import open_model
 
-    opened, tokenizer = open_model(str(model), torch.float32, "cpu")
-    texts = read_texts("wikitext2", data, "val")
-    batches = sequences(texts, opened, tokenizer, "the model", tokens, LENGTH)
-    target = folder / "ids.json"
+    opened, tokenizer = open_model(str(args.model), torch.float32, "cpu")
+    batches = sequences(read(args), opened, tokenizer, "the model", args.tokens, LENGTH)
     target.write_text(json.dumps([sample.ids for batch in batches for sample in batch]))
     return target
 
 
 def ours(args: argparse.Namespace, case: str, _ids: Path, output: Path) -> None:
     """The same texts by the same call make the same ids; packing and its proof are in the time."""
-    from featherweight.compress import compress, parse_recipe, read_texts
+    from featherweight.compress import compress, parse_recipe
 
-    texts = read_texts("wikitext2", args.data, "val")
+    texts = read(args)
     with clock():
         compress(f"hf:{args.model}", [parse_recipe(RECIPE)], output, texts, mode=case,
                  tokens=args.tokens, length=LENGTH, dtype=args.dtype)  # fmt: skip
@@ -260,7 +276,7 @@ def directory(changed: dict, model: Path, output: Path) -> None:
             shutil.copyfile(file, output / file.name)
 
 
-def scored(args: argparse.Namespace, folder: Path) -> dict:
+def scored(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Perplexity, and the error of layers on the original's activations."""
     import math
 
@@ -306,10 +322,11 @@ def table(rows: list[dict]) -> None:
     print("| case | impl | wall s | CPU s | times ours | perplexity | layer error |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for row in rows[1:]:
+        perplexities = ", ".join(f"{one:.2f}" for one in row["perplexity"])
+        errors = ", ".join(f"{one:.5f}" for one in row["layer_error"])
         print(
             f"| {row['case']} | {row['impl']} | {row['wall_seconds']:.1f} | "
-            f"{row['cpu_seconds']:.1f} | {row['peer_over_this']:.2f} | {row['perplexity']:.2f} | "
-            f"{row['layer_error']:.5f} |"
+            f"{row['cpu_seconds']:.1f} | {row['peer_over_this']:.2f} | {perplexities} | {errors} |"
         )
 
 

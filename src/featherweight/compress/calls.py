@@ -56,14 +56,14 @@ def run(block: Any, call: Call, beside: dict[str, Any]) -> Tensor:
 class _Recorder(nn.Module):  # type: ignore[misc]
     """In a block's place: notes what it is given and hands its input on unchanged.
 
-    The first runs its block all the same, since T5's makes the position bias that the others get.
+    Where `beside` is empty its block runs all the same, and what that wrote beside its states goes
+    there: T5's first block makes the position bias that the others get.
     """
 
-    def __init__(self, block: Any, first: bool, calls: list[dict[str, Any]]) -> None:
+    def __init__(self, block: Any, notes: list[dict[str, Any]], beside: list[Any]) -> None:
         super().__init__()
         self._block = [block]  # not a submodule
-        self._first = first
-        self._calls = calls
+        self._notes, self._beside = notes, beside
         self._names = list(inspect.signature(block.forward).parameters)
 
     def __getattr__(self, name: str) -> Any:
@@ -73,15 +73,12 @@ class _Recorder(nn.Module):  # type: ignore[misc]
             return getattr(self.__dict__["_block"][0], name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        given = dict(zip(self._names, args, strict=False)) | kwargs
-        hidden = given.pop("hidden_states")
-        self._calls.append({"hidden": hidden} | given)
-        if self._first:
+        self._notes.append(dict(zip(self._names, args, strict=False)) | kwargs)
+        if not self._beside:
             out = self._block[0](*args, **kwargs)
-            self._calls[0]["out"] = out
-        else:
-            out = self._calls[0]["out"]
-        return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
+            self._beside.append(out[1:] if isinstance(out, tuple) else None)
+        hidden = self._notes[-1]["hidden_states"]
+        return hidden if self._beside[0] is None else (hidden, *self._beside[0])
 
 
 def capture(
@@ -95,14 +92,17 @@ def capture(
     found = stacks(model)[stack]
     blocks = found.blocks
     calls: list[Call] = []
+    beside: list[Any] = []
     try:
         for number, batch in enumerate(batches):
             notes: list[dict[str, Any]] = []
-            recorders = [_Recorder(block, i == 0, notes) for i, block in enumerate(blocks)]
+            recorders = [_Recorder(block, notes, beside) for block in blocks]
             setattr(found.owner, found.name, nn.ModuleList(recorders))
             masks = _read(model, stack, batch, encoded[number] if encoded else None)
-            notes[0].pop("out")
-            calls.append(Call(space.put(notes[0]["hidden"]), _extras(notes, space), *masks))
+            hidden = space.put(notes[0]["hidden_states"])
+            calls.append(Call(hidden, _extras(notes, space), *masks))
+            if beside[0] and any(one is not None for one in beside[0]):
+                beside.clear()  # another batch's is another
     finally:
         setattr(found.owner, found.name, blocks)
     return calls
@@ -123,7 +123,7 @@ def _extras(notes: list[dict[str, Any]], space: "Space") -> list[dict[str, Any]]
         return made[id(value)]
 
     return [
-        {name: cast(value) for name, value in note.items() if name != "hidden"}
+        {name: cast(value) for name, value in note.items() if name != "hidden_states"}
         | {"past_key_values": None}
         for note in notes
     ]
