@@ -53,7 +53,7 @@ CONTRASTS = (
     ("distillation", "xent"),
 )
 METRIC = Metric("quality", 0.0, 100.0)
-TASKS = ("qmsum", *mix.STUDIED)
+TASKS = mix.STUDIED
 
 
 def main() -> None:

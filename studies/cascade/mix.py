@@ -7,12 +7,14 @@ own training data says nothing about where it is right.
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from featherweight.tasks import Example, Task, load_task
 
 WORDS = 500  # of a gold span: about 700 tokens
-CHOICE = ("ecqa", "riddle", "obqa", "arc", "creak")  # those with enough to learn from
-STUDIED = CHOICE  # of them, those that pilot.py found the large model to be better at
+TASKS = ("ecqa", "riddle", "obqa", "arc", "creak", "qmsum")  # those with enough to learn from
+STUDIED = TASKS  # of them, those that pilot.py found the large model to be better at
+ONLINE = ("creak", "strategyqa", "pubmedqa", "bioasq")  # a stream of short answers
 HOW = "Choose one, word for word."  # in place of the template's own 17 tokens
 MAX_TOKENS = {"qmsum": 160, "choice": 24}
 ARM_ITEMS, LARGE_ITEMS = 1000, 1600
@@ -20,25 +22,37 @@ QMSUM_ITEMS = 160  # about 100k tokens
 LOGGED = {"val": {"qmsum": 120, "choice": 300}, "test": {"qmsum": 120, "choice": 500}}
 
 
-def part(data: Path, who: str, tasks: Sequence[str] = CHOICE) -> Task:
+def part(data: Path, who: str, tasks: Sequence[str] = TASKS) -> Task:
     """What `large` or the `arms` learn from."""
     found: list[Example] = []
     for name in tasks:
+        if name == "qmsum":
+            queries = shuffled(specific(data, "train"), name)
+            size = QMSUM_ITEMS
+            found += queries[:size] if who == "arms" else queries[size : 3 * size]
+            continue
         items = shuffled(choices(data, name, "train"), name)
         size = min(ARM_ITEMS, len(items) // 2)
         found += items[:size] if who == "arms" else items[size : size + LARGE_ITEMS]
-    queries = shuffled(specific(data, "train"), "qmsum")
-    found += queries[:QMSUM_ITEMS] if who == "arms" else queries[QMSUM_ITEMS : 3 * QMSUM_ITEMS]
     return Task(f"mix-{who}", "summary", tuple(found))
 
 
 def logged(data: Path, split: str, tasks: Sequence[str]) -> dict[str, list[Example]]:
     """What is answered for the logs, by task."""
-    sizes = LOGGED[split]
-    found = {"qmsum": shuffled(specific(data, split), "qmsum")[: sizes["qmsum"]]}
+    sizes, found = LOGGED[split], {}
     for name in tasks:
-        found[name] = shuffled(choices(data, name, split), name)[: sizes["choice"]]
+        if name == "qmsum":
+            found[name] = shuffled(specific(data, split), name)[: sizes["qmsum"]]
+        else:
+            found[name] = shuffled(choices(data, name, split), name)[: sizes["choice"]]
     return found
+
+
+def stream(data: Path, name: str) -> list[dict[str, Any]]:
+    """The test questions of a task of `ONLINE`, as rows of a file."""
+    return [
+        {"id": e.id, "prompt": e.prompt, "target": e.target} for e in choices(data, name, "test")
+    ]
 
 
 def transcripts(data: Path, words: int = 370) -> Task:

@@ -25,18 +25,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     names = {"large": args.work / "large"}
-    read = mix.part(args.data, "arms", mix.CHOICE)
+    read = mix.part(args.data, "arms", mix.TASKS)
     for rate in args.rates:
         folder = args.work / "pilot" / f"xent-{rate:g}"
         names[f"xent-{rate:g}"] = folder
         if not run.done(folder):
             run.learn(read, args.work, "xent", 0, rate, folder)
     for name, folder in names.items():
-        run.answered(args.data, args.work, name, folder, "val", mix.CHOICE)
-    found = {
-        task: {name: quality(args.work, name, task) for name in names}
-        for task in ("qmsum", *mix.CHOICE)
-    }
+        run.answered(args.data, args.work, name, folder, "val", mix.TASKS)
+    found = {task: {name: quality(args.work, name, task) for name in names} for task in mix.TASKS}
     for task, by_name in found.items():
         told = "  ".join(f"{name} {value:.1f}" for name, value in by_name.items())
         print(f"{task:8} {told}")

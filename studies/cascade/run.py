@@ -8,7 +8,8 @@ usage: run.py --data DIR --work FOLDER [--only STEP ...] [--seeds 0 1 2] [--othe
 3. cache: the large model reads what the arms learn from (hidden states: every loss exactly).
 4. arms: each arm and seed learns from the same examples, in an order that the seed decides.
 5. logs: every model answers the logged questions (FOLDER/answers), joined by `analyse.py`.
-6. other, with `--other`: a larger model with another tokenizer (Qwen2.5-Coder-0.5B) learns what
+6. online: the xent arm and the large model answer the questions that `online.py` streams.
+7. other, with `--other`: a larger model with another tokenizer (Qwen2.5-Coder-0.5B) learns what
    `large` learnt, by LoRA, and answers; `large` is the small model in front of it.
 """
 
@@ -46,7 +47,7 @@ ARMS = {
     "large-only": {"method": "cat-xent", "tune": "full", "mask": "teacher"},
 }
 LARGE = Settings(method="lora", batch=16, micro_batch=8, max_length=LENGTH, save_every=25)
-STEPS = ("large", "small", "cache", "arms", "logs", "other")
+STEPS = ("large", "small", "cache", "arms", "logs", "online", "other")
 WHOLE = ("large", "other")  # not arms
 LR = 1e-4  # chosen by pilot.py on val
 
@@ -78,6 +79,8 @@ def main() -> None:
         apart(args, "arm", [n for n in names if not done(args.work / "arms" / n)])
     if "logs" in args.only:
         apart(args, "answer", ["large", *names])
+    if "online" in args.only:
+        online(args.data, args.work)
     if "other" in args.only and args.other:
         other(args.data, args.work, args.other)
         apart(args, "answer", ["other"])
@@ -105,6 +108,21 @@ def large(data: Path, work: Path) -> None:
 def other(data: Path, work: Path, spec: str) -> None:
     if not (work / "other" / "adapter_config.json").exists():
         train(spec, mix.part(data, "large"), work / "other", settings=LARGE)
+
+
+def online(data: Path, work: Path) -> None:
+    """Rows of their own and the logs of a cascade on them, by the command."""
+    folder = work / "online"
+    folder.mkdir(exist_ok=True)
+    for name in mix.ONLINE:
+        lines = [orjson.dumps(row) for row in mix.stream(data, name)]
+        write_atomic(folder / f"{name}.jsonl", b"\n".join(lines))
+        command = [sys.executable, "-m", "featherweight", "cascade", "log"]
+        command += ["--task", folder / f"{name}.jsonl", "--metric", "rouge1", "--part", "test"]
+        for stage in (work / "arms" / "xent-0", work / "large"):
+            command += ["--stage", f"hf:{stage}"]
+        command += ["--max-tokens", "24", "--output", folder / name]
+        subprocess.run(command, check=True)
 
 
 def small(data: Path, work: Path) -> None:
