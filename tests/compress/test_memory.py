@@ -21,9 +21,9 @@ pytestmark = [
     pytest.mark.model,
     pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak"),
 ]
-HIDDEN, NEURONS, TOKENS = 128, 2048, 512
+HIDDEN, NEURONS, TOKENS = 128, 4096, 512
 STATISTICS = 4 * NEURONS**2  # X^T X of the largest layer, float32
-SLACK = 24 << 20  # what allocators keep, and texts
+SLACK = 48 << 20  # texts, a block and its activations; less than the statistics once more
 
 RUN = """
 import ctypes, gc, json, sys
@@ -84,11 +84,11 @@ def peak(folder: Path, layers: int, recipes: list[str]) -> tuple[int, int]:
 
 
 ONE = ["gptq:bits=4,group=64"]
-FOUR = [*ONE, "gptq:bits=3,group=64", "sparsegpt:sparsity=0.5", "wanda:sparsity=0.5"]
+FOUR = [*ONE, "gptq:bits=3,group=64,actorder=true", "sparsegpt:sparsity=0.5", "wanda:sparsity=0.5"]
 
 
 def test_neither_depth_nor_recipes_take_more(tmp_path: Path) -> None:
-    """The model, and five times the statistics: they, their float64 factor and what makes it."""
-    for layers, recipes in ((2, ONE), (8, ONE), (2, FOUR)):
+    """The model, and three times the statistics: they, and in float64 what their factor is."""
+    for layers, recipes in ((2, ONE), (5, ONE), (2, FOUR)):
         found, model = peak(tmp_path, layers, recipes)
-        assert found < model + 5 * STATISTICS + SLACK
+        assert found < model + 3 * STATISTICS + SLACK

@@ -230,6 +230,18 @@ def test_losses_are_the_damped_error_of_each_row(
     torch.testing.assert_close(found.losses, ((off @ damped) * off).sum(1), rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("size", [1, 2, 127, 128, 129, 130, 300])
+def test_the_factor_is_made_in_the_room_of_one_matrix(size: int) -> None:
+    _, hessian = problem(size)
+    by = torch.randperm(size)
+    upper = inverse_factor(hessian, "layer", by).upper
+    assert upper.is_contiguous() and upper.untyped_storage().nbytes() == 8 * size**2
+    turned = hessian[by][:, by].double()
+    turned += DAMPING * turned.diagonal().mean() * torch.eye(size)
+    expected = torch.linalg.cholesky(turned.inverse(), upper=True)
+    torch.testing.assert_close(upper.double(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_factor_is_of_the_inverse() -> None:
     _, hessian = problem(130)
     found = inverse_factor(hessian, "layer")

@@ -144,14 +144,14 @@ def test_what_layers_share_is_inverted_once(
 ) -> None:
     calls = []
 
-    def counted(hessian: Any, name: str) -> Any:
+    def counted(hessian: Any, name: str, by: Any) -> Any:
         calls.append(name)
-        return inverse_factor(hessian, name)
+        return inverse_factor(hessian, name, by)
 
     monkeypatch.setattr(solvers_module, "inverse_factor", counted)
     inputs = Inputs(statistics, "q_proj")
-    for text in RECIPES:
-        solve(parse_recipe(text), weights, inputs)
+    for recipe in sorted(map(parse_recipe, RECIPES), key=lambda recipe: recipe.actorder):
+        solve(recipe, weights, inputs)
     assert calls == ["q_proj", "q_proj"]  # in its own order, and in act-order
 
 

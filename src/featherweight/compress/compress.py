@@ -436,7 +436,8 @@ def _layers(
     for names, statistics in known:
         weights = {name: layers[name].weight.data.float() for name in names}
         inputs = None if statistics is None else Inputs(statistics, names[0])
-        for recipe, result in zip(recipes, results, strict=True):
+        # one factor is held: first those that share it, then those with another order
+        for recipe, result in sorted(zip(recipes, results, strict=True), key=_reordered):
             swept, damping = solve(recipe, weights, inputs)
             for name, one in swept.items():
                 check_mask(recipe, name, one)
@@ -455,6 +456,10 @@ def _layers(
                     facts |= {"error_rtn": naive, "error": error, "damping": damping}
                 result[name] = (packed, facts)
     return results
+
+
+def _reordered(one: tuple[Recipe, Result]) -> bool:
+    return one[0].actorder
 
 
 def _facts(recipe: Recipe, name: str, packed: Packed, dense: Tensor) -> dict[str, Any]:

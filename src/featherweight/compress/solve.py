@@ -6,7 +6,6 @@ algorithm 1; SparseGPT, arXiv 2301.00774, algorithm 1). R rows (outputs), C colu
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from featherweight.compress import grid
 from featherweight.compress.masks import count, smallest, smallest_of_neighbours
+from featherweight.compress.statistics import finite
 from featherweight.errors import CompressError
 
 DAMPING = 0.01
@@ -45,46 +45,58 @@ class Factor(NamedTuple):
     damping: float  # its share of H's mean diagonal
 
 
-def inverse_factor(hessian: Tensor, name: str) -> Factor:
+def inverse_factor(hessian: Tensor, name: str, by: Tensor | None = None) -> Factor:
     """The factor of H with the least damping that makes it positive definite.
 
-    From one Cholesky of H reversed in both axes and one triangular inverse, in float64. Inputs that
-    were never other than 0 weigh next to nothing, so that what reads them is pruned first. Raises
-    `CompressError` where H holds no finite numbers or no damping helps.
+    `by` [C] puts the columns into another order first. From one Cholesky of H reversed in both axes
+    and one triangular inverse, in float64, all in the room of one matrix: twice that of H. Inputs
+    that were never other than 0 weigh next to nothing, so that what reads them is pruned first.
+    Raises `CompressError` where H holds no finite numbers or no damping helps.
     """
-    if not torch.isfinite(hessian).all():
+    if not finite(hessian):
         raise CompressError(
             f"{name}: the statistics of its inputs hold NaN or infinity; look for broken weights "
             "or texts."
         )
-    diagonal = hessian.diagonal().double()
+    size = len(hessian)
+    by = torch.arange(size, device=hessian.device) if by is None else by
+    diagonal = hessian.diagonal()[by].double()
     live = diagonal > 0
     mean = float(diagonal[live].mean()) if live.any() else 1.0
+    lower = torch.empty(size, size, dtype=torch.float64, device=hessian.device)
     for damping in DAMPINGS:
         added = torch.where(live, damping * mean, SILENT * mean - diagonal)
-        # float64 takes twice the statistics' room: one matrix, and all is done in its place,
-        # which LAPACK does where columns lie side by side (H is its own transpose)
-        lower = hessian.flip(0, 1).double().t()
+        turned = by.flip(0)
+        for rows, places in zip(lower.split(BLOCK), turned.split(BLOCK), strict=True):
+            rows.copy_(hessian[places][:, turned])
         lower.diagonal().add_(added.flip(0))
+        # LAPACK reads columns: the upper factor of what it sees is the lower one of this
+        columns = lower.t()
         failed = torch.empty(0, dtype=torch.int32, device=lower.device)
-        torch.linalg.cholesky_ex(lower, out=(lower, failed))
+        torch.linalg.cholesky_ex(columns, upper=True, out=(columns, failed))
         if int(failed):
             continue
         _invert(lower)
-        upper = torch.empty_like(hessian, memory_format=torch.contiguous_format)
-        for rows, turned in zip(upper.split(BLOCK), _turned(lower), strict=True):
-            rows.copy_(turned)
-        return Factor(upper, added.float(), damping)
+        return Factor(_turned(lower), added.float(), damping)
     raise CompressError(
         f"{name}: its inputs' second moments cannot be inverted at any damping up to "
         f"{DAMPINGS[-1]:g}; give more and more varied calibration texts."
     )
 
 
-def _turned(matrix: Tensor) -> Iterator[Tensor]:
-    """`BLOCK` rows at a time of what is reversed in both axes."""
-    for end in range(len(matrix), 0, -BLOCK):
-        yield matrix[max(0, end - BLOCK) : end].flip(0, 1)
+def _turned(matrix: Tensor) -> Tensor:
+    """`matrix` [C, C], float64, reversed in both axes, as float32 in the same room."""
+    exact = matrix.view(-1)
+    size, step = exact.numel(), BLOCK * len(matrix)
+    turned = exact.view(torch.float32)[:size]
+    for at in range(0, size, step):  # half as wide: written behind what is still to be read
+        turned[at : at + step] = exact[at : at + step].float()
+    for at in range(0, size // 2, step):
+        end = min(at + step, size // 2)
+        left, right = turned[at:end].flip(0), turned[size - end : size - at].flip(0)
+        turned[at:end] = right
+        turned[size - end : size - at] = left
+    return turned.view(matrix.shape)
 
 
 def _invert(lower: Tensor) -> None:
@@ -98,7 +110,10 @@ def _invert(lower: Tensor) -> None:
     corner = lower[size // 2 :, : size // 2]
     _invert(first)
     _invert(last)
-    corner.copy_((last @ (corner @ first)).neg_())
+    for rows in corner.split(BLOCK):
+        rows.copy_(rows @ first)
+    for columns in corner.split(BLOCK, dim=1):
+        columns.copy_((last @ columns).neg_())
 
 
 def sweep(

@@ -29,13 +29,12 @@ class Inputs:
         self._changes: dict[tuple[object, ...], float] = {}
 
     def factor(self, actorder: bool) -> Factor:
-        """H's inverse factor, its columns in `order` where `actorder` is set."""
+        """H's inverse factor, its columns in `order` where `actorder` is set; one is held."""
         if actorder not in self._factors:
+            self._factors.clear()
             hessian = self.statistics.hessian
-            if actorder:
-                by = order(hessian)
-                hessian = hessian[by][:, by]
-            self._factors[actorder] = inverse_factor(hessian, self._name)
+            by = order(hessian) if actorder else None
+            self._factors[actorder] = inverse_factor(hessian, self._name, by)
         return self._factors[actorder]
 
     def errors(
