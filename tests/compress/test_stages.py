@@ -23,7 +23,7 @@ pytestmark = pytest.mark.model
 TEXTS = [[Sample([5, 6, 7, 8], [0, 9, 9]), Sample([7, 5, 4, 2], [0, 3, 3])], [Sample([6], [0])]]
 LLAMA = [
     Stage(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
-    Stage(("self_attn.o_proj",), "self_attn", (None,)),
+    Stage(("self_attn.o_proj",), "self_attn", 1),
     Stage(("mlp.gate_proj", "mlp.up_proj")),
     Stage(("mlp.down_proj",), "mlp"),
 ]
@@ -43,27 +43,44 @@ def stages(model: Any, stack: str = "decoder") -> list[Stage]:
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2", "gemma3_text"])
 def test_the_stages_of_a_decoder(kind: str) -> None:
     model = tiny(kind)
-    # gemma2's attention tells how it attended, beside its output: it runs again
-    attention = Stage(("self_attn.o_proj",)) if kind == "gemma2" else LLAMA[1]
-    assert stages(model) == [LLAMA[0], attention, *LLAMA[2:]]
+    assert stages(model) == LLAMA
     assert not any(part._forward_hooks for part in model.modules())
+    assert not any("forward" in vars(part) for part in model.modules())
 
 
-def test_what_a_module_tells_beside_its_output_is_not_made_up() -> None:
-    """T5's attention hands a position bias on; such a module runs again."""
-    own = [Stage(tuple(f"layer.0.SelfAttention.{name}" for name in "qkv"))]
-    own += [Stage(("layer.0.SelfAttention.o",))]
-    assert stages(tiny("t5"), "encoder") == [
-        *own,
-        Stage(("layer.1.DenseReluDense.wi",)),
-        Stage(("layer.1.DenseReluDense.wo",), "layer.1.DenseReluDense"),
+def test_the_stages_of_an_encoder_decoder() -> None:
+    """Attention tells a position bias beside its output, of which the block makes no states."""
+
+    def attention(name: str) -> list[Stage]:
+        return [Stage((f"{name}.o",), name, 2)]
+
+    own, cross = "layer.0.SelfAttention", "layer.1.EncDecAttention"
+    first = [Stage((f"{own}.q", f"{own}.k", f"{own}.v")), *attention(own)]
+    mlp = [Stage(("layer.1.DenseReluDense.wi",))]
+    mlp += [Stage(("layer.1.DenseReluDense.wo",), "layer.1.DenseReluDense")]
+    assert stages(tiny("t5"), "encoder") == [*first, *mlp]
+    assert stages(tiny("t5"))[:5] == [
+        *first,
+        Stage((f"{cross}.q",)),
+        Stage((f"{cross}.k", f"{cross}.v")),
+        *attention(cross),
     ]
-    cross = "layer.1.EncDecAttention."
-    assert [stage.names for stage in stages(tiny("t5"))][2:5] == [
-        (f"{cross}q",),
-        (f"{cross}k", f"{cross}v"),
-        (f"{cross}o",),
-    ]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_module_whose_block_needs_more_of_it_runs_again(fails: bool) -> None:
+    model = tiny("gemma2")
+    layer = type(model.model.layers[0])
+
+    def forward(self: Any, hidden_states: Any, **rest: Any) -> Any:
+        out, weights = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **rest)
+        if weights is not None or fails:
+            out = out + weights.mean()
+        return out + self.mlp(hidden_states + out)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer, "forward", forward)
+        assert stages(model) == [LLAMA[0], Stage(("self_attn.o_proj",)), *LLAMA[2:]]
 
 
 def test_every_layer_runs_once_for_each_text() -> None:

@@ -5,7 +5,7 @@ module's last layer read is kept, so that the module need not run again: what it
 that layer, changed by then, makes of it. In all, a block runs once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,17 +21,18 @@ from featherweight.errors import CompressError
 class Stage:
     """Layers, by their names in the block, that read the same.
 
-    `module` is set where the only layer of the stage makes what this module writes: `rest` stands
-    beside it in a tuple, or is `None` where the module writes that tensor alone.
+    `module` is set where the only layer of the stage makes what this module writes, and the block
+    needs nothing else of it: `beside` is how many things stand beside it in a tuple, `None` where
+    the module writes that tensor alone.
     """
 
     names: tuple[str, ...]
     module: str | None = None
-    rest: tuple[None, ...] | None = None
+    beside: int | None = None
 
 
 def find_stages(block: Any, prefix: str, call: Call, index: int) -> list[Stage]:
-    """The stages of a block in the order in which they run, seen in one forward.
+    """The stages of a block in the order in which they run, seen in one forward, tried in another.
 
     Raises `CompressError` where a layer does not run, or runs more than once.
     """
@@ -46,7 +47,7 @@ def find_stages(block: Any, prefix: str, call: Call, index: int) -> list[Stage]:
         block.get_submodule(one).register_forward_hook(hook(one)) for one in (*layers, *around)
     ]
     try:
-        run(block, call, told(block, call, index))
+        written = run(block, call, told(block, call, index))
     finally:
         for one in hooks:
             one.remove()
@@ -58,14 +59,18 @@ def find_stages(block: Any, prefix: str, call: Call, index: int) -> list[Stage]:
             f"{prefix}.{twice[0]} runs more than once in its block, so no other layer is clearly "
             "before it; compress this model with --shared."
         )
-    modules = [(name, wrote) for name, _, wrote in seen if name in around]
     groups: list[list[tuple[str, Any, Any]]] = []
     for one in ran:
         if groups and groups[-1][0][1] is one[1]:
             groups[-1].append(one)
         else:
             groups.append([one])
-    return [_stage(group, modules) for group in groups]
+    modules = [(name, wrote) for name, _, wrote in seen if name in around]
+    found = [_stage(group, modules) for group in groups]
+    wrote = {name: out for name, _, out in ran}
+    if not _same(block, call, index, found, wrote, written):
+        found = [stage if not stage.beside else Stage(stage.names) for stage in found]
+    return found
 
 
 def _stage(group: Sequence[tuple[str, Any, Any]], modules: Sequence[tuple[str, Any]]) -> Stage:
@@ -76,9 +81,35 @@ def _stage(group: Sequence[tuple[str, Any, Any]], modules: Sequence[tuple[str, A
         own = group[0][2]
         if runs[0] is own:
             return Stage(names, module)
-        if isinstance(runs[0], tuple) and runs[0][0] is own and set(runs[0][1:]) <= {None}:
-            return Stage(names, module, runs[0][1:])
+        if isinstance(runs[0], tuple) and runs[0][0] is own:
+            return Stage(names, module, len(runs[0]) - 1)
     return Stage(names)
+
+
+def _same(
+    block: Any,
+    call: Call,
+    index: int,
+    stages: Sequence[Stage],
+    wrote: Mapping[str, Tensor],
+    written: Tensor,
+) -> bool:
+    """Whether a block writes the same without what its modules tell beside their output."""
+    ending = [(block.get_submodule(stage.module), stage) for stage in stages if stage.module]
+    for module, stage in ending:
+        value = _told(wrote[stage.names[0]], stage.beside)
+        module.forward = lambda *_args, value=value, **_kwargs: value
+    try:
+        return bool(run(block, call, told(block, call, index)).equal(written))
+    except Exception:  # whatever a block does where it needs what is not there
+        return False
+    finally:
+        for module, _ in ending:
+            del module.forward
+
+
+def _told(value: Tensor, beside: int | None) -> Any:
+    return value if beside is None else (value, *[None] * beside)
 
 
 def in_turn(
@@ -101,7 +132,7 @@ def in_turn(
         keeping = None
         if stage.module is not None:
             module = block.get_submodule(stage.module)
-            keeping = _Kept(module, layers[first], stage.rest, space)
+            keeping = _Kept(module, layers[first], stage.beside, space)
         with (
             closing(Collector({first: layers[first]})) as collector,
             _ending(layers[first], keeping),
@@ -139,11 +170,9 @@ class _There(Exception):
 class _Kept:
     """A module of which is kept, for each batch, what its last layer read, then what it wrote."""
 
-    def __init__(
-        self, module: Any, layer: nn.Linear, rest: tuple[None, ...] | None, space: Space
-    ) -> None:
+    def __init__(self, module: Any, layer: nn.Linear, beside: int | None, space: Space) -> None:
         self.module = module
-        self._layer, self._rest, self._space = layer, rest, space
+        self._layer, self._beside, self._space = layer, beside, space
         self._rooms: list[Tensor] = []
         self._written: set[int] = set()
 
@@ -161,7 +190,7 @@ class _Kept:
                     self._space.give_back(self._rooms[number])
                     self._rooms[number] = self._space.put(value)
                     self._written.add(number)
-            return value if self._rest is None else (value, *self._rest)
+            return _told(value, self._beside)
 
         return forward
 
