@@ -5,7 +5,9 @@ usage: table.py [--model smollm2-135m]
 
 import argparse
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
@@ -46,12 +48,18 @@ def cells(folder: Path, name: str) -> list[str]:
         found.append(estimate(folder / f"{name}.{step}.json", task, metric))
     tasks = folder / f"{name}.tasks.json"
     if tasks.exists():
-        values = json.loads(tasks.read_text()).values()
-        means = [next(iter(one["metrics"].values()))["mean"] for one in values]
-        found.append(f"{sum(means) / len(means):.2f}")
+        found.append(nine(json.loads(tasks.read_text())))
     else:
         found.append("")
     return found
+
+
+def nine(by_task: dict[str, Any]) -> str:
+    """The mean of the tasks' accuracies, and of independent tasks 1.96 standard errors."""
+    values = [next(iter(one["metrics"].values())) for one in by_task.values()]
+    mean = sum(one["mean"] for one in values) / len(values)
+    halves = [(one["ci95"][1] - one["ci95"][0]) / 2 for one in values]
+    return f"{mean:.2f} ± {math.hypot(*halves) / len(values):.2f}"
 
 
 def estimate(path: Path, task: str, metric: str) -> str:
