@@ -217,7 +217,7 @@ def gptqmodel(args: argparse.Namespace, _case: str, ids: Path, output: Path) -> 
     with clock():
         opened = GPTQModel.load(str(args.model), config, dtype=getattr(torch, DTYPES[args.dtype]))
         data = [{"input_ids": row, "attention_mask": [1] * LENGTH} for row in rows]
-        opened.quantize(data, batch_size=4096 // LENGTH)
+        opened.quantize(data, batch_size=2048 // LENGTH)
         opened.save(f"{output}-packed")
     unpacked(Path(f"{output}-packed"), args.model, output)
 

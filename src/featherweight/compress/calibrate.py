@@ -115,13 +115,14 @@ def first(samples: Sequence[Sample], tokens: int | None) -> list[Sample]:
     return chosen
 
 
-def batches(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
-    """Samples of like length together, at most `BATCH_TOKENS` in a batch with its padding."""
+def batches(samples: Sequence[Sample], most: int | None = None) -> Iterator[list[Sample]]:
+    """Samples of like length together, at most so many tokens (`BATCH_TOKENS`) with the padding."""
+    most = most or BATCH_TOKENS
     batch: list[Sample] = []
     width = target = 0
     for sample in sorted(samples, key=lambda s: (len(s.ids), len(s.target)), reverse=True):
         wider = (max(width, len(sample.ids)), max(target, len(sample.target)))
-        if batch and sum(wider) * (len(batch) + 1) > BATCH_TOKENS:
+        if batch and sum(wider) * (len(batch) + 1) > most:
             yield batch
             batch, wider = [], (len(sample.ids), len(sample.target))
         batch.append(sample)

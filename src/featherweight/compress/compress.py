@@ -430,10 +430,12 @@ def _check_fit(model: Any, recipes: Sequence[Recipe]) -> None:
 def _layers(
     recipes: Sequence[Recipe], layers: dict[str, Any], found: Found | None, values: torch.dtype
 ) -> list[Result]:
-    """Layers after each recipe, with what the manifest says of each."""
-    known: Found | list[tuple[list[str], None]] = found or [([name], None) for name in layers]
+    """Layers after each recipe, with what the manifest says of each; empties `found` on the way."""
+    known: list[tuple[list[str], Any]] = [([name], None) for name in layers]
+    known = known if found is None else found
     results: list[Result] = [{} for _ in recipes]
-    for names, statistics in known:
+    while known:
+        names, statistics = known.pop(0)  # what was used takes no more room
         weights = {name: layers[name].weight.data.float() for name in names}
         inputs = None if statistics is None else Inputs(statistics, names[0])
         # one factor is held: first those that share it, then those with another order

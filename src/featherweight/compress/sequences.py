@@ -17,7 +17,7 @@ BATCH_TOKENS, LENGTH = 2048, 1024  # larger ones are slower on a CPU: less of th
 def calibration(
     texts: Task, model: Any, tokenizer: Any, name: str, tokens: int, length: int | None
 ) -> list[list[Sample]]:
-    """Batches of at most `BATCH_TOKENS`, of about `tokens` in all.
+    """Batches of at most `BATCH_TOKENS`, or of one text, of about `tokens` in all.
 
     A decoder-only model's texts are joined, an end token between them, and cut into sequences of
     `length` (1,024, or the context where it is shorter); where there are more than needed, those at
@@ -28,7 +28,7 @@ def calibration(
     length = check_length(model, tokenizer, name, length)
     if model.config.is_encoder_decoder:
         pairs = encode(texts.examples, model, tokenizer, name, length)
-        return list(batches(first(pairs, tokens)))
+        return list(batches(first(pairs, tokens), BATCH_TOKENS))
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     stream: list[int] = []
     for sample in encode(texts.examples, model, tokenizer, name, None):
