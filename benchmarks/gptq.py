@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from featherweight.tasks import Task
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).absolute().parent
 LENGTH, GROUP = 512, 64
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 RECIPE = f"gptq:bits=4,group={GROUP}"
@@ -78,7 +78,9 @@ def compare(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(args.threads)
     rows: list[dict] = []
-    peers = dict(one.split("=", 1) for one in args.peer)
+    peers = {
+        name: str(Path(python).absolute()) for name, python in (p.split("=", 1) for p in args.peer)
+    }
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         times: dict[tuple[str, str], list[dict]] = {}
@@ -92,13 +94,17 @@ def compare(args: argparse.Namespace) -> None:
                     if impl == "gptqmodel" and case == "shared":
                         continue
                     output = folder / f"{impl}-{case}-{number}"
-                    command = [python, __file__, "--model", str(args.model.absolute())]
-                    command += ["--data", str(args.data), "--threads", str(args.threads)]
+                    command = [python, str(HERE / "gptq.py"), "--threads", str(args.threads)]
+                    command += ["--model", str(args.model.absolute())]
+                    command += ["--data", str(args.data.absolute())]
                     command += ["--tokens", str(args.tokens), "--dtype", args.dtype]
                     command += ["--rounds", str(args.rounds), "--round", str(number)]
                     command += ["--one", impl, case]
                     command += [str(ids), str(output)]
-                    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                    # peers write logs where they run
+                    done = subprocess.run(
+                        command, check=True, stdout=subprocess.PIPE, text=True, cwd=folder
+                    )
                     found = next(
                         json.loads(line)
                         for line in done.stdout.splitlines()

@@ -112,7 +112,7 @@ FOUR = [
     ("shape", "mode", "recipes"),
     [
         (Shape(128, 4096, 2), "sequential", ONE),
-        (Shape(128, 4096, 4), "shared", ONE),
+        (Shape(128, 4096, 8), "shared", ONE),
         (Shape(128, 4096, 2), "shared", FOUR),
         (Shape(768, 2048, 2), "sequential", ONE),
     ],
