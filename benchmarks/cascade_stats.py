@@ -2,34 +2,36 @@
 
 usage: OMP_NUM_THREADS=1 cascade_stats.py [--rounds 3] [--rows 10000] [--table FILE]
 
-A made-up cascade of two stages, 0/1 quality; as many fit rows again by a fifth. Cases: every row a
-group of its own (the dearest: nothing can be summed beforehand), and 1,000 groups of ten. Steps:
-`calibrate` is `for_quality` (100 thresholds tested in order, realised figures with intervals),
-`curve` the deferral curve with its band, both lines, AUDC and s_d, `curve, ties` the same with 50
-distinct scores; `auroc`, `ece`, `cost at quality` are further figures with intervals. Medians of
-rounds; CPU seconds, since machines are shared, and wall seconds. Writes results/cascade_stats.json.
+A made-up cascade of two stages, 0/1 quality, with 10,000 calibrate rows, as many test rows and
+2,000 fit rows. Cases: every row a group of its own (the dearest: nothing can be summed beforehand),
+and groups of ten. Steps are what the commands run after the log is read: `calibrate` scores the
+rows, tests 100 thresholds in order and gives realised figures with intervals and the rule's curve;
+`curve` gives the deferral curve with its band, both lines, AUDC, s_d, AUROC and ECE; `curve, ties`
+is the same of rounded scores; `read` is the log of both, from a file. Medians of rounds; CPU
+seconds, since machines are shared, and wall seconds. Writes results/cascade_stats.json.
 """
 
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import measure
 import numpy as np
 
-from featherweight.cascade.calibrate import for_quality
-from featherweight.cascade.curve import curve
-from featherweight.cascade.curve_cost import cost_at_quality
-from featherweight.cascade.reliability import auroc, binned, ece
-from featherweight.cascade.sample import Sample, sample
+from featherweight.cascade.judge import judged
+from featherweight.cascade.log import read_log, write_log
+from featherweight.cascade.make import calibrate
 from featherweight.cascade.types import Answer, Log, Metric, Row, Split
 
 RESULT = Path(__file__).parent / "results" / "cascade_stats.json"
 AIM = 5.0  # seconds for calibrate and curve together
 RESAMPLES = 10_000
+NAMES = ("gguf:small", "gguf:large")
 
 
 def main() -> None:
@@ -50,17 +52,15 @@ def main() -> None:
 
 def case(rows: int, size: int, rounds: int) -> list[dict]:
     """Seconds of every step, the median of rounds."""
-    fit, one = made(1, max(size, rows // 5), size, "fit"), made(2, rows, size, "calibrate")
-    tied = sample(one.log, np.round(one.scores * 50))
-    confidence = binned(fit, one)
-    target = float(one.quality.mean())
+    whole = made(rows, size)
+    tied = replace(whole, rows=tuple(map(rounded, whole.rows)))
+    path = Path(tempfile.mkdtemp()) / "log.jsonl"
+    write_log(whole, path)
     steps: dict[str, Callable[[], object]] = {
-        "calibrate": lambda: for_quality(fit, one, 5.0, 0.05),
-        "curve": lambda: curve(one, ["seconds"], RESAMPLES),
-        "curve, ties": lambda: curve(tied, ["seconds"], RESAMPLES),
-        "auroc": lambda: auroc(one, RESAMPLES),
-        "ece": lambda: ece(one, confidence, resamples=RESAMPLES),
-        "cost at quality": lambda: cost_at_quality(one, "seconds", target, RESAMPLES),
+        "calibrate": lambda: calibrate(whole, ["mean"], quality=5.0),
+        "curve": lambda: judged(whole, ["mean"]),
+        "curve, ties": lambda: judged(tied, ["mean"]),
+        "read": lambda: read_log(path),
     }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     for _ in range(rounds):
@@ -74,7 +74,7 @@ def case(rows: int, size: int, rounds: int) -> list[dict]:
     ]
     return [
         {
-            "groups": len(one.sizes),
+            "groups": rows // size,
             "step": name,
             "cpu_seconds": round(statistics.median(cpu for cpu, _ in times), 3),
             "wall_seconds": round(statistics.median(wall for _, wall in times), 3),
@@ -83,24 +83,41 @@ def case(rows: int, size: int, rounds: int) -> list[dict]:
     ]
 
 
-def made(seed: int, rows: int, size: int, split: Split) -> Sample:
-    rng = np.random.default_rng(seed)
-    hard = rng.random(rows)
-    right = 100.0 * (rng.random((rows, 2)) < 1 - hard[:, None] * [0.6, 0.35])
-    log = [
-        Row(
-            f"{split}-{number}",
-            f"{split}-{number // size}",
-            split,
-            (
-                Answer("small", "x", float(small), seconds=1.0),
-                Answer("large", "x", float(large), seconds=9.0),
-            ),
-        )
-        for number, (small, large) in enumerate(right)
+def made(rows: int, size: int) -> Log:
+    rng = np.random.default_rng(1)
+    found = []
+    parts: dict[Split, int] = {"fit": rows // 5, "calibrate": rows, "test": rows}
+    for split, count in parts.items():
+        for number in range(count):
+            hard = rng.random()
+            score = min(-1e-6, -hard + 0.2 * rng.normal())
+            right = 100.0 * (rng.random(2) < 1 - hard * np.array([0.6, 0.35]))
+            answers = (
+                Answer(NAMES[0], "x", float(right[0]), (score, score), seconds=1.0),
+                Answer(NAMES[1], "x", float(right[1]), seconds=9.0),
+            )
+            found.append(Row(f"{split}-{number}", f"{split}-{number // size}", split, answers))
+    stages = [
+        {
+            "model": name,
+            "engine": "gguf",
+            "identity": {"spec": name, "weights": f"{stage}" * 64},
+            "template_sha256": None,
+            "decoding": {"temperature": 0.0, "stop": []},
+            "max_tokens": 12,
+            "top_logprobs": 0,
+            "usd_basis": None,
+        }
+        for stage, name in enumerate(NAMES)
     ]
-    scores = -hard + 0.2 * rng.normal(size=rows)
-    return sample(Log(Metric("accuracy", 0, 100), ("small", "large"), tuple(log)), scores)
+    return Log(Metric("accuracy", 0, 100), NAMES, tuple(found), "0" * 64, {"stages": stages})
+
+
+def rounded(row: Row) -> Row:
+    """With one of some sixty scores."""
+    small, large = row.stages
+    score = -round(-20 * (small.token_logprobs or (0.0,))[0] + 1) / 20
+    return replace(row, stages=(replace(small, token_logprobs=(score,)), large))
 
 
 def table(rows: list[dict]) -> str:

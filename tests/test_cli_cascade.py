@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,7 +99,10 @@ def test_learning_on_the_way(folder: Path) -> None:
     assert "agree with the last stage: not known yet" in done.stdout
     done = run(*words, "--output", folder / "x.jsonl", "--price", 0.3)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "price" in done.stderr
+    assert not (folder / "x.jsonl").exists()
     assert run(*words, "--output", folder / "x.jsonl", "--price", 0).returncode == 2
+    done = run(*words, "--output", state)
+    assert done.returncode == 2 and "name two files" in done.stderr
 
 
 def test_another_model_under_the_rule_is_refused(folder: Path) -> None:
@@ -124,8 +128,8 @@ def test_quality_says_first_what_the_data_can_support(log: Path, tmp_path: Path)
     done = run("calibrate", "--log", log, "--quality", 1, "--output", tmp_path / "a")
     assert done.returncode == 1 and not (tmp_path / "a").exists()
     first, error = done.stderr.splitlines()
-    assert first.startswith("75 groups can prove a drop of 4.2 accuracy") and "95%" in first
-    assert error.startswith("error: 75 groups support") and "needs 321 groups" in error
+    assert first.startswith("75 groups can prove a drop of 4.2 accuracy") and "0.95" in first
+    assert error.startswith("error: 75 groups can prove") and "needs 321 groups" in error
     done = run("calibrate", "--log", log, "--quality", 25, "--delta", 0.1, "--json",
                "--output", tmp_path / "a")  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -155,6 +159,31 @@ def test_a_folder_in_use_is_left_alone(log: Path, tmp_path: Path) -> None:
 def test_one_target(log: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
     done = run("calibrate", "--log", log, "--output", tmp_path / "a", *words)
     assert done.returncode == 2 and "name one target" in done.stderr
+
+
+def test_a_mean_cost(log: Path, tmp_path: Path) -> None:
+    words = ("calibrate", "--log", log, "--output", tmp_path / "a")
+    for bad in ("inf", "nan", "-1", "0"):
+        done = run(*words, "--seconds", bad)
+        assert done.returncode == 2 and f"--seconds {bad} is no cost" in done.stderr
+    done = run(*words, "--seconds", 5)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"a mean of 4\.\d+ \[\d.*, .*\] seconds a question here; nothing", done.stdout)
+    done = run(*words[:-1], tmp_path / "b", "--seconds", 100)
+    assert "the first stage answers all of them" not in done.stdout
+    done = run(*words[:-1], tmp_path / "c", "--budget", 0.0135)
+    assert "the first stage answers all of them: no other was asked" in done.stdout
+
+
+def test_a_home_that_the_shell_did_not_expand(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "home.jsonl").write_text('{"prompt": "easy"}\n')
+    done = run(
+        "run", "~/made", "--questions", folder / "home.jsonl", "--output", folder / "h.jsonl"
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_curves(log: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from math import isnan
+from math import inf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -171,7 +171,7 @@ def calibrate(
 ) -> None:
     """Set thresholds that keep a promise, and write the rule."""
     from featherweight.cascade.calibrate import check_delta
-    from featherweight.cascade.guarantee import provable_epsilon, upwards
+    from featherweight.cascade.guarantee import supported
     from featherweight.cascade.make import calibrate as calibrated
     from featherweight.cascade.make import read_logs, write_cascade
     from featherweight.files import check_new_folder
@@ -186,6 +186,9 @@ def calibrate(
                 "--seconds, --flops)."
             )
         check_delta(delta)
+        for kind, most in costs:
+            if most is not None and not 0 < most < inf:
+                raise CascadeError(f"--{kind} {most:g} is no cost; give a number above 0.")
         check_new_folder(output)
     try:
         found = read_logs(logs)
@@ -193,11 +196,7 @@ def calibrate(
             groups, fits = (len(set(found.part(p).groups())) for p in ("calibrate", "fit"))
             metric = found.metric
             if groups:
-                least = provable_epsilon(groups, fits, delta, metric.high - metric.low)
-                say(
-                    f"{groups} groups can prove a drop of {upwards(least)} {metric.name} at the "
-                    f"least, with {1 - delta:.0%} confidence."
-                )
+                say(f"{supported(groups, fits, delta, metric.high - metric.low, metric.name)}.")
         names = score or ["mean"]
         rule, calibration = calibrated(
             found,
@@ -284,13 +283,15 @@ def run(
     from featherweight.cascade.batch import answer_file, read_questions
     from featherweight.cascade.learning import learn_requests, learner_for
     from featherweight.cascade.online import Settings
-    from featherweight.cascade.open import RULE, open_cascade
+    from featherweight.cascade.open import open_cascade, rule_path
     from featherweight.files import sha256
     from featherweight.show_cascade import print_run, run_json
     from featherweight.show_eval import eval_progress
 
     with usage_errors():
         settings = Settings(price, seed=seed)
+        if learn is not None and learn.resolve() == output.resolve():
+            raise CascadeError(f"--learn and --output are both {output}; name two files.")
     try:
         asked = read_questions(questions)
         opened = open_cascade(cascade)
@@ -304,8 +305,10 @@ def run(
 
     try:
         with eval_progress(opened.name) as progress:
+            if learn is not None:
+                learner_for(opened.rule, settings, learn)  # refused before the output is made
             limit = max_tokens or opened.rule.stages[-1].max_tokens
-            by = {"cascade": opened.name, "rule": sha256(cascade / RULE), "max_tokens": limit}
+            by = {"cascade": opened.name, "rule": sha256(rule_path(cascade)), "max_tokens": limit}
             rows = answer_file(
                 {**by, "learns": learn is not None},
                 answer,

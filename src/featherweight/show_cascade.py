@@ -126,12 +126,12 @@ def print_calibration(
     if promise["groups"] != promise["n"]:
         table.add_row("", _interval(done.drop), "over questions")
     console.print(table)
-    console.print(
-        Text(
-            f"on the {promise['n']} questions in {promise['groups']} groups that it was set on",
-            style="dim",
-        )
-    )
+    note = f"on the {promise['n']} questions in {promise['groups']} groups that it was set on"
+    if promise["groups"] < FEW:
+        note += "; intervals too narrow over so few groups"
+    console.print(Text(note, style="dim"))
+    if not done.deferral[0].mean:
+        console.print(Text("the first stage answers all of them: no other was asked", style="dim"))
     if promise.get("ties") == "id":
         note = "the log has no prompt_sha256, so a cascade breaks ties of its questions otherwise"
         console.print(Text(note, style="dim"))
@@ -140,16 +140,17 @@ def print_calibration(
 
 def _promised(promise: dict[str, object], metric: str) -> str:
     if promise["kind"] == "quality":
-        sure = 1 - float(promise["delta"])  # type: ignore[arg-type]
+        sure = f"{1 - float(promise['delta']):.10g}"  # type: ignore[arg-type]
         return (
             f"at most {promise['epsilon']:g} {metric} worse than the last stage on average over "
-            f"groups, each counted alike, with {sure:.4g} confidence"
+            f"groups, each counted alike, with {sure} confidence"
         )
     if promise["kind"] == "budget":
         shares = " and ".join(f"{share:.1%}" for share in promise["budget"])  # type: ignore[attr-defined]
         return f"at most {shares} of a new group's questions are passed on, on average over groups"
+    mean = Estimate(promise["mean"], promise["ci95"])  # type: ignore[arg-type]
     return (
-        f"a mean of {promise['mean']:.4g} {promise['cost']} a question here; "
+        f"a mean of {_interval(mean, '{:.4g}')} {promise['cost']} a question here; "
         "nothing is promised about others"
     )
 
@@ -163,7 +164,8 @@ def print_curves(console: Console, judged: Judged) -> None:
         bounds.add_row(Text(LABELS[key], style="dim"), _interval(_estimate(some[key])))
     console.print(bounds)
     hidden = {"audc"} if "s_d" in some else set()  # the same, not scaled; in JSON
-    columns = [key for key in some if key not in shared and key not in hidden]
+    there = {key for figures in judged.figures.values() for key in figures}
+    columns = [key for key in LABELS if key in there - {*shared} - hidden]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("score", *(LABELS[key] for key in columns)):
         table.add_column(title)

@@ -49,6 +49,7 @@ ARMS = {
 LARGE = Settings(method="lora", batch=16, micro_batch=8, max_length=LENGTH, save_every=25)
 STEPS = ("large", "small", "cache", "arms", "logs", "online", "other")
 WHOLE = ("large", "other")  # not arms
+TOPS = 2  # alternatives a token: another router's rule reads margins
 LR = 1e-4  # chosen by pilot.py on val
 
 
@@ -167,10 +168,9 @@ def answered(
             limit = mix.MAX_TOKENS["qmsum" if task == "qmsum" else "choice"]
             asked = Task(task, kind, tuple(examples), limit, {"split": split, "study": 1})
             output = work / "answers" / name / f"{task}-{split}"
-            # two alternatives a token: another router's rule reads margins
-            report = evaluate(asked, engine, f"hf:{folder}", output, top_logprobs=2)
+            report = evaluate(asked, engine, f"hf:{folder}", output, top_logprobs=TOPS)
             metric = "rouge1" if task == "qmsum" else "accuracy"
-            answers = answers_of_run(asked, f"hf:{folder}", output, report, metric)
+            answers = answers_of_run(asked, f"hf:{folder}", output, report, metric, TOPS)
             lines = [orjson.dumps([id, asdict(one)]) for id, one in answers.items()]
             write_atomic(work / "answers" / f"{name}.{task}.{split}.jsonl", b"\n".join(lines))
             print(name, task, split, report.results.metrics[metric], flush=True)

@@ -24,12 +24,24 @@ def test_it_is_the_order_statistic_where_every_question_is_a_group() -> None:
     scores = np.random.default_rng(1).permutation(99).astype(float)
     for budget, k in ((0.3, 30), (0.295, 29), (0.01, 1), (0.999, 99)):
         (threshold,) = for_budget(of_scores(scores), budget).thresholds
-        assert threshold.value == k - 1  # the k-th lowest, of 0..98
-        # its own place in the hash's order, so that it alone is not deferred
-        row = int(np.flatnonzero(scores == k - 1)[0])
-        assert threshold.tie == uniform(f"calibrate-{row}", 0)
+        # above the k - 1 lowest of 0..98, away from any row's score; there is none below the lowest
+        assert threshold.value == (k - 1.5 if k > 1 else 0)
     (threshold,) = for_budget(of_scores(scores), 1.0).thresholds
     assert threshold.value == math.inf
+
+
+def test_equal_scores_stay_apart_by_their_places() -> None:
+    scores = np.repeat([0.0, 1.0, 2.0], 33)
+    for budget, at in ((0.5, 1.0), (0.2, 0.0)):
+        (threshold,) = for_budget(of_scores(scores), budget).thresholds
+        assert threshold.value == at
+        rows = np.flatnonzero(scores == at)
+        places = sorted(uniform(f"calibrate-{row}", 0) for row in rows)
+        # the row whose place it is is not deferred, those before are
+        assert places.index(threshold.tie) + 33 * at == 100 * budget - 1
+    # between two runs of equal scores there is room
+    (threshold,) = for_budget(of_scores(scores), 0.34).thresholds
+    assert threshold.value == 0.5
 
 
 def test_what_is_said_about_the_rows_used() -> None:
@@ -120,7 +132,9 @@ def test_failed_answers_count() -> None:
     quality[:10, 0] = math.nan
     one = made(quality, np.arange(40.0))
     (threshold,) = for_budget(one, 0.5).thresholds
-    assert threshold.value == 19  # 10 failed and 10 others of 41, less the new one
+    assert threshold.value == 18.5  # 10 failed and 9 others of 41, and the new one
+    (threshold,) = for_budget(one, 11 / 41).thresholds
+    assert threshold.value == 10  # the lowest that did not fail: below it is nothing to count from
     with pytest.raises(CascadeError, match=r"stage 0 \(m0\) failed so often that 26.8% .* 20.0%"):
         for_budget(one, 0.2)
 

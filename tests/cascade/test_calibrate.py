@@ -149,7 +149,7 @@ def refused(message: str, **changes: Any) -> None:
 def test_too_few_groups_say_how_many_are_needed() -> None:
     few = simulated(5, 35, 8)
     refused(
-        r"35 groups support a drop of 8\.\d+ accuracy at the least with 0.95 confidence, if no "
+        r"35 groups can prove a drop of 8\.\d+ accuracy at the least, with 0.95 confidence, if no "
         r"group gains or loses; one of 1 needs \d+ groups \(and \d+ in the fit split\): "
         r"log more or raise epsilon",
         calibrate=few,
@@ -171,7 +171,7 @@ def test_so_many_groups_as_it_says_are_enough() -> None:
 
     fit = lossless(fits, "fit")
     assert for_quality(fit, lossless(needed, "calibrate"), 3, 0.05).promise["proven"] > 0
-    with pytest.raises(CascadeError, match="groups support a drop of"):
+    with pytest.raises(CascadeError, match="groups can prove a drop of"):
         for_quality(fit, lossless(needed - 2, "calibrate"), 3, 0.05)
 
 
@@ -187,7 +187,7 @@ def test_an_infeasible_target_says_what_is_feasible() -> None:
         for_quality(fit, one, 3.3, 0.05)
     found = re.fullmatch(
         r"a drop of at most 3.3 accuracy is not proven for even the threshold that trusts least: "
-        r"100 groups support 3.17 at best, on these a drop of (\d\.\d+) would be proven, and about "
+        r"100 groups prove 3.17 at best, on these a drop of (\d\.\d+) would be proven, and about "
         r"1\d\d are needed; raise epsilon and calibrate on fresh groups, or log more\.",
         str(error.value),
     )

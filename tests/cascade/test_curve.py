@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from featherweight.cascade import draws as draws_module
-from featherweight.cascade.curve import Curve, curve
+from featherweight.cascade.curve import Curve, curve, right
 from featherweight.cascade.draws import difference, figure, signature
 from featherweight.cascade.sample import Sample
 from featherweight.errors import CascadeError
@@ -72,6 +72,32 @@ def test_a_curve_is_the_average_over_the_orders_of_tied_rows(
     assert found.s_d.value == pytest.approx(s_d)
 
 
+def pairs(scores: np.ndarray, truth: np.ndarray) -> float:
+    """The share of pairs of a right and a wrong answer that the scores put in order."""
+    if truth.all() or not truth.any():
+        return math.nan
+    good, bad = scores[truth][:, None], scores[~truth][None]
+    return float((good > bad).mean() + 0.5 * (good == bad).mean())
+
+
+def test_right_is_at_least_as_good_as_the_large_model() -> None:
+    assert right(made([[50, 60], [60, 60], [70, 60]], [1, 2, 3])).tolist() == [False, True, True]
+
+
+@given(rows)
+def test_auroc_counts_pairs(values: list[tuple[int, int, int]]) -> None:
+    scores, small, large = (np.array(column, dtype=float) for column in zip(*values, strict=True))
+    assume(len(set(large - small)) > 1)
+    found = curve(made(np.column_stack([small, large]), scores), resamples=2)
+    assert found.auroc.value == pytest.approx(pairs(scores, small >= large), nan_ok=True)
+
+
+def test_auroc_is_scikit_learns() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    expected = metrics.roc_auc_score(right(SOME), SOME.scores[:, 0])
+    assert curve(SOME, resamples=2).auroc.value == pytest.approx(expected)
+
+
 # ---- draws
 
 
@@ -92,7 +118,7 @@ def test_a_draw_is_the_curve_of_the_rows_of_the_drawn_groups(ties: bool) -> None
     for number, times in enumerate(weights):
         drawn = curve(repeated(one, times), resamples=1)
         lines.append(drawn.quality)
-        for name in ("small", "large", "audc", "audc_random", "audc_oracle", "s_d"):
+        for name in ("small", "large", "audc", "audc_random", "audc_oracle", "s_d", "auroc"):
             assert getattr(found, name).draws[number] == pytest.approx(getattr(drawn, name).value)
     low, high = np.percentile(lines, [2.5, 97.5], axis=0)
     assert found.low == pytest.approx(low) and found.high == pytest.approx(high)
@@ -117,6 +143,20 @@ def test_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parts.s_d.draws == pytest.approx(whole.s_d.draws) and parts.low == pytest.approx(
         whole.low
     )
+
+
+@pytest.mark.parametrize("digits", [0, 2, 9])
+def test_both_ways_along_the_rows_agree(digits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a product of matrices where few rows differ, row by row else: with and without ties."""
+    one = made(SOME.quality, np.round(SOME.scores, digits), SOME.groups)
+    found = []
+    for few in (0, 1000):
+        monkeypatch.setattr(draws_module, "FEW", few)
+        found.append(curve(one, resamples=50))
+    for name in ("audc", "audc_oracle", "s_d", "auroc"):
+        first, second = (getattr(each, name).draws for each in found)
+        assert first == pytest.approx(second, rel=1e-9)
+    assert found[0].low == pytest.approx(found[1].low, rel=1e-9)
 
 
 # ---- what every curve obeys

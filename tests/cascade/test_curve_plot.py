@@ -64,7 +64,7 @@ def test_what_cannot_be_drawn(tmp_path: Path) -> None:
     refused("0 curves; draw one to seven", {})
     refused("8 curves; draw one to seven", {str(i): ONE for i in range(8)})
     refused("curves of accuracy and f1 have no", {"a": ONE, "b": replace(ONE, metric="f1")})
-    refused("a: the curve has no usd; ask for that cost", {"a": ONE}, axis="usd")
+    refused("a: the curve has no usd; name that cost", {"a": ONE}, axis="usd")
     refused("c: a path has only its cost in seconds", {"c": PATH}, axis="flops")
     refused("no curve is called 'b'", {"a": ONE}, marks={"b": 0.3})
     assert not list(tmp_path.iterdir())

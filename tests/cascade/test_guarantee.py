@@ -1,6 +1,7 @@
 """What a p-value promises, by brute force, by simulation at the boundary, and the wrong way."""
 
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +19,7 @@ from featherweight.cascade.guarantee import (
     limit_groups,
     provable_epsilon,
     proves,
+    supported,
     upwards,
 )
 
@@ -98,6 +100,15 @@ def test_so_many_groups_prove_it_and_one_less_does_not(
 )
 def test_what_is_shown_is_never_less(value: float, text: str) -> None:
     assert upwards(value) == text
+
+
+def test_what_groups_support_is_said_as_it_is() -> None:
+    found = supported(1000, 500, 0.004, 100, "accuracy")
+    assert re.fullmatch(
+        r"1000 .* a drop of 0\.\d+ accuracy at the least, with 0\.996 conf.*", found
+    )
+    assert "with 0.999999 confidence" in supported(1000, 500, 1e-6, 100, "accuracy")
+    assert supported(1, 1, 0.05, 100, "x") == "1 groups can prove no drop in x with 0.95 confidence"
 
 
 def test_groups_are_not_counted_for_ever() -> None:

@@ -11,7 +11,7 @@ from featherweight.cascade.curve import Curve, curve
 from featherweight.cascade.curve_cost import PathCurve, cost_at_quality, quality_at_cost
 from featherweight.cascade.judge import judged
 from featherweight.cascade.make import scored
-from featherweight.cascade.reliability import auroc, ece
+from featherweight.cascade.reliability import ece
 from featherweight.cascade.scores import Score
 from featherweight.cascade.types import Row
 from featherweight.errors import CascadeError
@@ -26,10 +26,9 @@ def test_figures_are_those_of_the_curve() -> None:
     one = found.curves["mean"]
     assert isinstance(one, Curve) and set(one.cost) == {"seconds", "flops"}
     whole = curve(SAMPLE)
-    for name in ("small", "large", "audc", "audc_random", "audc_oracle", "s_d"):
+    for name in ("small", "large", "audc", "audc_random", "audc_oracle", "s_d", "auroc"):
         assert mine[name].value == getattr(whole, name).value
         assert mine[name].ci95 == getattr(whole, name).ci95
-    assert mine["auroc"].value == auroc(SAMPLE).value
     assert mine["ece"].value == ece(SAMPLE, np.exp(SAMPLE.scores[:, 0])).error.value
     assert mine["quality_at"].value == quality_at_cost(SAMPLE, "deferral", 0.3).value
     assert mine["cost_at"].value == cost_at_quality(SAMPLE, "deferral", 55.0).value
@@ -94,6 +93,35 @@ def test_a_constant_score_is_refused() -> None:
     constant = replace(LOG, rows=tuple(map(same, LOG.rows)))
     with pytest.raises(CascadeError, match="tells none from another"):
         judged(constant, ["mean"])
+
+
+def test_where_the_small_model_is_always_worse_there_is_a_curve_and_no_auroc() -> None:
+    def graded(row: Row) -> Row:
+        small, large = row.stages
+        worse = replace(small, quality=20 + 15 * float(np.mean(small.token_logprobs or 0)))
+        return replace(row, stages=(worse, replace(large, quality=80.0)))
+
+    log = replace(LOG, rows=tuple(map(graded, LOG.rows)))
+    found = judged(log, ["mean", "min"])
+    assert found.figures["mean"]["s_d"].value == pytest.approx(1)  # it knows by how much
+    assert found.figures["min"]["s_d"].value < 1
+    assert all("auroc" not in figures for figures in found.figures.values())
+    assert "auroc" in judged(LOG, ["mean"]).figures["mean"]
+
+
+def test_bins_need_scores_that_differ_on_the_fit_split() -> None:
+    def same(row: Row) -> Row:
+        first = replace(row.stages[0], token_logprobs=(-1.0, -1.0))
+        return replace(row, stages=(first, *row.stages[1:])) if row.split == "fit" else row
+
+    found = judged(replace(LOG, rows=tuple(map(same, LOG.rows))), ["min"])
+    assert "ece" not in found.figures["min"] and "auroc" in found.figures["min"]
+    assert "ece" in judged(LOG, ["min"]).figures["min"]
+
+
+def test_a_cost_that_is_not_known_has_no_axis() -> None:
+    with pytest.raises(CascadeError, match=r"the usd of stage 0 .* are not known"):
+        judged(LOG, ["mean"], axis="usd")
 
 
 def test_three_stages_have_no_figure_at_a_cost() -> None:

@@ -12,31 +12,24 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 from question_streams import made
 from streamed import END, StreamedEngine, Token
 
 from featherweight.cascade.answers import answer_of
-from featherweight.cascade.calibration import check_source
 from featherweight.cascade.cascade import Cascade
 from featherweight.cascade.events import STUDENT
 from featherweight.cascade.journal import journal_of
 from featherweight.cascade.learning import (
-    HEADER,
-    METRIC,
     NAME,
     SAVED,
     Passed,
     learn_requests,
     learner_for,
-    row_of,
 )
-from featherweight.cascade.log import read_log, write_log
 from featherweight.cascade.online import BATCH, Learner, Settings
 from featherweight.cascade.replay import replay, stream
 from featherweight.cascade.rule import Decoding, DeferralRule, StageRule
-from featherweight.cascade.sample import sample
 from featherweight.cascade.scores import Score
 from featherweight.cascade.types import Log, Metric, Row, Threshold
 from featherweight.engines import Engine, Generation, Request
@@ -116,7 +109,8 @@ def test_engines_and_the_replay_of_their_log_decide_alike(tmp_path: Path) -> Non
         course = passed.course
         assert course is not None and course.answered == wanted.level[n]
         assert course.explored == wanted.explored[n]
-        assert [a is not None for a in passed.answers] == wanted.asked[n].tolist()
+        asked = {attempt.stage for attempt in passed.trace.attempts}
+        assert [stage in asked for stage in (0, 1)] == wanted.asked[n].tolist()
         assert passed.generation.seconds == 0.25 * wanted.asked[n].sum()
     assert {-1, 0, 1} == set(wanted.level.tolist())
     assert (tmp_path / "s.json").exists()
@@ -124,15 +118,13 @@ def test_engines_and_the_replay_of_their_log_decide_alike(tmp_path: Path) -> Non
 
 def test_the_trace_tells_what_was_tried_and_why(tmp_path: Path) -> None:
     passed = run(cascade(), tmp_path / "s.json")
-    for generation, trace, course, answers in passed:
+    for generation, trace, course in passed:
         assert course is not None and trace.error is None and generation.error is None
         [answered] = [a for a in trace.attempts if a.outcome == "answered"]
         assert answered.stage == course.answered and generation.text == course.text
         assert generation.prompt_tokens == trace.prompt_tokens
         assert generation.completion_tokens == trace.completion_tokens
-        assert [a.stage for a in trace.attempts if a.stage >= 0] == [
-            n for n, answer in enumerate(answers) if answer is not None
-        ]
+        assert generation.seconds == 0.25 * sum(a.stage >= 0 for a in trace.attempts)
         for attempt in trace.attempts:
             if attempt.stage == 1:
                 assert attempt.score is None and attempt.threshold is None
@@ -311,7 +303,8 @@ def test_a_stage_without_log_probabilities_is_an_error_that_names_it(tmp_path: P
     passed = run(cascade(logprobs=False), state, REQUESTS[:20])
     for p in passed:
         assert "small: it gave no log-probabilities" in (p.generation.error or "")
-        assert p.trace.error == p.generation.error and p.answers[1] is None
+        assert p.trace.error == p.generation.error
+        assert all(attempt.stage != 1 for attempt in p.trace.attempts)
     assert learner_for(rule(), SETTINGS, state).requests == 20
 
 
@@ -350,23 +343,6 @@ def test_a_state_of_another_rule_or_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CascadeError, match="learned with price"):
         next(learn_requests(cascade(), REQUESTS, state, Settings(0.1)))
     assert state.read_bytes() == before
-
-
-def test_its_log_says_that_it_is_one_and_is_not_signed(tmp_path: Path) -> None:
-    passed = run(cascade(), tmp_path / "s.json")
-    rows = [row for n, p in enumerate(passed) if (row := row_of(p, f"q{n}")) is not None]
-    assert len(rows) == sum(p.answers[0] is not None and p.answers[1] is not None for p in passed)
-    assert len(rows) < len(passed)
-    for row in rows:
-        assert row.stages[1].quality == 1.0
-        assert row.stages[0].quality == float(row.stages[0].text == row.stages[1].text)
-    write_log(Log(METRIC, ("small", "large"), tuple(rows), extra=HEADER), tmp_path / "log.jsonl")
-    log = read_log(tmp_path / "log.jsonl")
-    assert log.extra == {"online": True}
-    found = sample(log, np.zeros(len(rows)))
-    with pytest.raises(CascadeError, match="comes from online learning"):
-        check_source(found)
-    check_source(replace(found, log=replace(log, extra={})))
 
 
 def test_a_state_that_cannot_be_written_is_known_before_anybody_is_asked(tmp_path: Path) -> None:

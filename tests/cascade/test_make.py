@@ -51,7 +51,7 @@ def test_one_score_for_all_stages_or_one_each() -> None:
     log = told(30, stages=3)
     assert chosen(log, ["sum"], 0) == [Score.parse("sum")] * 2
     assert chosen(log, ["sum", "min"], 0) == [Score.parse("sum"), Score.parse("min")]
-    with pytest.raises(CascadeError, match="3 scores for 2 stages"):
+    with pytest.raises(CascadeError, match=r"--score is given 3 times and stages that .* are 2"):
         chosen(log, ["sum", "min", "mean"], 0)
     with pytest.raises(
         CascadeError,
@@ -103,7 +103,7 @@ def test_what_no_rule_can_be_made_of() -> None:
     with pytest.raises(CascadeError, match="does not say which models its stages are"):
         calibrate(told(300, about=False), ["mean"], budget=[0.3])
     # a budget of everything: the small stage would be paid for nothing
-    with pytest.raises(CascadeError, match="would never be trusted"):
+    with pytest.raises(CascadeError, match="would answer none of the 200 questions"):
         calibrate(LOG, ["mean"], budget=[1.0])
     with pytest.raises(CascadeError, match="no rows in the split 'calibrate'"):
         calibrate(LOG.part("fit"), ["mean"], budget=[0.3])
@@ -116,6 +116,33 @@ def test_what_no_rule_can_be_made_of() -> None:
     short = replace(LOG, extra={"stages": LOG.extra["stages"][:1]})
     with pytest.raises(CascadeError, match="does not say"):
         made(short, scores, for_budget(scored(LOG.part("calibrate"), scores), 0.3))
+
+
+def test_no_rule_passes_everything_on() -> None:
+    """A small model that is never right, a large one that always is: nothing is to be trusted.
+
+    The first threshold lies at the best of the fit split. Where no answer of the calibrate split is
+    above it, nothing is lost there: it would be proven, and worth nothing.
+    """
+    refused = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        rows = []
+        for row in LOG.rows:
+            small, large = row.stages
+            small = replace(small, quality=0.0, token_logprobs=(-float(rng.exponential()),))
+            rows.append(replace(row, stages=(small, replace(large, quality=100.0))))
+        log = replace(LOG, rows=tuple(rows))
+        for name, value in (("quality", 3.7), ("cost", ("seconds", 3.0))):
+            try:
+                _, found = calibrate(log, ["mean"], **{name: value})  # type: ignore[arg-type]
+            except CascadeError as error:
+                told_ = "answer none of the 200 questions" in str(error)
+                refused += told_
+                assert told_ or "is not proven" in str(error) or "cannot be kept" in str(error)
+            else:
+                assert found.realised.deferral[0].mean < 1
+    assert refused
 
 
 @pytest.mark.parametrize(
@@ -159,6 +186,15 @@ def test_alternatives_that_nobody_asked_for(name: str) -> None:
     with pytest.raises(CascadeError, match=f"says that 0 alternatives .* {name} reads 2 or more"):
         calibrate(with_tokens(0), [name], budget=[0.3])
     assert calibrate(with_tokens(0), ["mean"], budget=[0.3])
+
+
+def test_the_header_names_its_models_once() -> None:
+    first, second = LOG.extra["stages"]
+    for stages in ([second, first], [first, {**second, "model": "gguf:other"}]):
+        with pytest.raises(
+            CascadeError, match=r"stages\[\d\] is of 'gguf:\w+', and models\[\d\] is"
+        ):
+            calibrate(replace(LOG, extra={"stages": stages}), ["mean"], budget=[0.3])
 
 
 def broken(**changes: Any) -> list[Any]:

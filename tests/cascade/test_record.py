@@ -1,6 +1,7 @@
 """Logs made by real (tiny) models: who answered, how good it was, and what it cost."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from featherweight.cascade.make import scored
 from featherweight.cascade.record import dealt, record
 from featherweight.cascade.scores import Score
 from featherweight.engines import Generation, Request, load_engine
-from featherweight.errors import CascadeError, OutputError
+from featherweight.errors import CascadeError, FeatherweightError, OutputError
 from featherweight.evaluate.cost import flops
 from featherweight.evaluate.score import ROUGE, score
 from featherweight.files import sha256
@@ -225,3 +226,47 @@ def test_what_cannot_be_logged(task: Task, metric: str | None, wanted: str, tmp_
     with pytest.raises(CascadeError, match="two models or more"):
         record(TASK, ["hf:a"], tmp_path / "r")
     assert not (tmp_path / "r").exists()
+
+
+class Untouched:
+    """No model is asked: nothing is loaded."""
+
+    def __call__(self, spec: str) -> Any:
+        raise AssertionError(f"{spec} was loaded")
+
+
+@pytest.mark.parametrize("bad", ["nomodel", "hf:no/dir", "cascade:c1", "gguf:/no/such.gguf"])
+def test_all_stages_are_there_before_the_first_is_asked(
+    bad: str, specs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_module, "load_engine", Untouched())
+    with pytest.raises(FeatherweightError, match=re.sub("^(gguf|hf):", "", bad)):
+        record(TASK, [specs[0], bad], tmp_path / "run")
+
+
+def test_groups_are_dealt_out_before_anybody_is_asked(
+    specs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_module, "load_engine", Untouched())
+    two = replace(TASK, examples=ASKED[:2])
+    with pytest.raises(CascadeError, match="2 groups cannot be dealt out"):
+        record(two, specs, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_alternatives_than_asked_for_are_none(
+    specs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entropy of three of five is no entropy of five."""
+
+    class Stingy(Breaking):
+        def generate(self, requests: Iterable[Request]) -> Iterator[Generation]:
+            for said in super().generate(requests):
+                assert said.top_logprobs is not None
+                yield replace(said, top_logprobs=tuple(token[:3] for token in said.top_logprobs))
+
+    monkeypatch.setattr(record_module, "load_engine", lambda spec: Stingy(spec, "none of them"))
+    log = record(TASK, specs, tmp_path / "run", top_logprobs=ALTERNATIVES)
+    assert all(a.entropies is None and a.token_logprobs for r in log.rows for a in r.stages)
+    log = record(TASK, specs, tmp_path / "less", top_logprobs=3)
+    assert all(a.entropies and a.margins for r in log.rows for a in r.stages)

@@ -1,54 +1,28 @@
-"""AUROC and calibration error against scikit-learn and brute force."""
+"""The calibration error against brute force."""
 
 import math
 
 import numpy as np
 import pytest
 from cascade_logs import made, simulated
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
-from featherweight.cascade.reliability import auroc, binned, ece, right
+from featherweight.cascade.curve import right
+from featherweight.cascade.reliability import binned, ece
 from featherweight.errors import CascadeError
 from featherweight.evaluate.statistics import group_draws
 
 SOME = simulated(1, 50, 4)
 
 
-def pairs(scores: np.ndarray, truth: np.ndarray) -> float:
-    good, bad = scores[truth][:, None], scores[~truth][None]
-    return float((good > bad).mean() + 0.5 * (good == bad).mean())
-
-
-def test_right_is_at_least_as_good_as_the_large_model() -> None:
-    assert right(made([[50, 60], [60, 60], [70, 60]], [1, 2, 3])).tolist() == [False, True, True]
-
-
-@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=30))
-def test_auroc_counts_pairs(values: list[tuple[int, bool]]) -> None:
-    scores, truth = (np.array(column) for column in zip(*values, strict=True))
-    assume(truth.any() and not truth.all())
-    one = made(np.column_stack([np.where(truth, 60, 40), np.full(len(truth), 50)]), scores)
-    assert auroc(one, resamples=2).value == pytest.approx(pairs(scores.astype(float), truth))
-
-
-def test_auroc_is_scikit_learns() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    expected = metrics.roc_auc_score(right(SOME), SOME.scores[:, 0])
-    assert auroc(SOME, resamples=2).value == pytest.approx(expected)
-
-
 def test_draws_are_those_of_the_drawn_rows() -> None:
     one = made(SOME.quality, np.round(SOME.scores, 1), SOME.groups)
     confidence = np.clip(one.scores[:, 0], 0, 1)
-    of_area = auroc(one, resamples=20, seed=4)
     of_error = ece(one, confidence, bins=3, resamples=20, seed=4)
     (weights,) = group_draws(50, 20, 4)
     edges = np.quantile(confidence, [1 / 3, 2 / 3], method="inverted_cdf")
     at = np.searchsorted(edges, confidence)
     for number, times in enumerate(weights):
         rows = np.repeat(np.arange(200), times[one.index].astype(int))
-        assert of_area.draws[number] == pytest.approx(pairs(one.scores[rows, 0], right(one)[rows]))
         error = sum(
             abs((confidence - right(one))[rows][at[rows] == bin].sum()) for bin in range(3)
         ) / len(rows)
@@ -104,14 +78,10 @@ def test_binning_with_ties_and_failures() -> None:
 
 def test_what_cannot_be_judged_is_refused() -> None:
     alike = made([[60, 50]] * 3, [1, 2, 3])
-    with pytest.raises(CascadeError, match="all 3 answers of the small model are as good as the"):
-        auroc(alike)
-    with pytest.raises(CascadeError, match="all 3 answers of the small model are worse than the"):
-        auroc(made([[40, 50]] * 3, [1, 2, 3]))
     for bad in (1.2, -0.1, math.nan):
         with pytest.raises(CascadeError, match=r"row 'calibrate-1': \S+ is no confidence between"):
             ece(alike, [0.5, bad, 0.5])
     with pytest.raises(ValueError, match=r"confidences of shape \(2,\)"):
         ece(alike, [0.5, 0.5])
     with pytest.raises(CascadeError, match="3 stages"):
-        auroc(simulated(1, 9, stages=3))
+        ece(simulated(1, 9, stages=3), [0.5] * 9)

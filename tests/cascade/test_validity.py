@@ -60,7 +60,7 @@ def test_draws_that_prove_nothing_promise_nothing() -> None:
 
 
 def test_what_no_data_of_that_size_supports_is_refused() -> None:
-    with pytest.raises(CascadeError, match="30 groups support a drop of"):
+    with pytest.raises(CascadeError, match="30 groups can prove a drop of"):
         validity(FIT, POPULATION, 3, 0.05, groups=30)
 
 

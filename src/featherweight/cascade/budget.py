@@ -66,7 +66,8 @@ def order_statistics(sample: Sample, budgets: Sequence[float], seed: int) -> lis
                 f"stage {stage} ({sample.log.models[stage]}) failed so often that {part:.1%} of "
                 f"the questions must be passed on, which a budget of {share:.1%} forbids; raise it."
             )
-        thresholds.append(Threshold(float(threshold[0]), float(threshold[1]), seed + stage))
+        value, tie = _apart(values, ties, threshold)
+        thresholds.append(Threshold(float(value), float(tie), seed + stage))
         most = most & _less(values, ties, _below(values, ties, weights * least, share))
         least = least & _less(values, ties, threshold)
     return thresholds
@@ -76,13 +77,26 @@ Place = tuple[float, float]  # a score and the hash that puts equal ones in orde
 
 
 def _below(values: Floats, ties: Floats, weights: Floats, limit: float) -> Place:
-    """The highest place below which rows weigh at most `limit`: a row's own, or (inf, 0)."""
+    """The highest row's place below which rows weigh at most `limit`, or (inf, 0)."""
     order = np.lexsort((ties, values))
     before = np.cumsum(weights[order]) - weights[order]
     if weights.sum() <= limit + 1e-12:
         return math.inf, 0.0
     last = order[np.flatnonzero(before <= limit + 1e-12)[-1]]
     return values[last], ties[last]
+
+
+def _apart(values: Floats, ties: Floats, place: Place) -> Place:
+    """`place`, or one halfway down to the next score: rounding is not to decide about its row.
+
+    The same rows are below it, and fewer of others. Where equal scores lie on both sides of a place
+    it stays where it is.
+    """
+    below = values[_less(values, ties, place)]
+    if not len(below) or not np.isfinite([below.max(), place[0]]).all():
+        return place
+    middle = below.max() + (place[0] - below.max()) / 2
+    return (middle, 0.0) if below.max() < middle < place[0] else place
 
 
 def _less(values: Floats, ties: Floats, place: Place) -> NDArray[np.bool_]:

@@ -19,6 +19,7 @@ from featherweight.cascade.guarantee import (
     groups_needed,
     provable_epsilon,
     proves,
+    supported,
     upwards,
 )
 from featherweight.cascade.path import along, check_scores, path
@@ -138,13 +139,11 @@ def check_target(
         check_scores(one, split)
     groups, fits = groups or len(calibrate.sizes), len(fit.sizes)
     if not proves(groups, fits, epsilon, delta, span):
-        least = provable_epsilon(groups, fits, delta, span)
         needed = groups_needed(epsilon, delta, span, fits / groups)
         raise CascadeError(
-            f"{groups} groups support a drop of {upwards(least)} {metric.name} at the least with "
-            f"{1 - delta:.4g} confidence, if no group gains or loses; one of {epsilon:g} needs "
-            f"{needed or f'more than {MOST_GROUPS}'} groups{_fits(needed, fits / groups)}: log "
-            "more or raise epsilon."
+            f"{supported(groups, fits, delta, span, metric.name)}, if no group gains or loses; one "
+            f"of {epsilon:g} needs {needed or f'more than {MOST_GROUPS}'} groups"
+            f"{_fits(needed, fits / groups)}: log more or raise epsilon."
         )
 
 
@@ -180,7 +179,7 @@ def _infeasible(
         more = "far more groups are needed" if needed is None else f"about {needed} are needed"
     return CascadeError(
         f"a drop of at most {epsilon:g} {name} is not proven for even the threshold that trusts "
-        f"least: {groups} groups support {upwards(least)} at best, on these {feasible} proven, and "
+        f"least: {groups} groups prove {upwards(least)} at best, on these {feasible} proven, and "
         f"{more}; raise epsilon and calibrate on fresh groups, or log more."
     )
 

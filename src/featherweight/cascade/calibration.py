@@ -74,8 +74,10 @@ def realised(sample: Sample, thresholds: Sequence[Threshold]) -> Realised:
     *deferral, of_all, of_first, of_last, of_drop = estimates(
         np.column_stack([passed, quality, first, last, drop]), sample.groups
     )
-    means = sample.group_means(np.column_stack([passed, drop]))
-    *shares, dropped = estimates(means, range(len(means)))
+    *shares, dropped = [*deferral, of_drop]
+    if len(sample.sizes) < len(quality):  # else groups are rows
+        means = sample.group_means(np.column_stack([passed, drop]))
+        *shares, dropped = estimates(means, range(len(means)))
     return Realised(tuple(deferral), tuple(shares), of_all, of_first, of_last, of_drop, dropped)
 
 

@@ -1,5 +1,6 @@
 """Quality against cost: what a given cost buys, what a given quality costs, and N stages."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,11 +10,10 @@ from featherweight.cascade.curve import check_two
 from featherweight.cascade.draws import (
     RESAMPLES,
     Figure,
-    cumulative,
+    drawn,
     figure,
     order,
     signature,
-    weights,
 )
 from featherweight.cascade.path import along
 from featherweight.cascade.sample import Cost, Sample
@@ -34,7 +34,7 @@ def quality_at_cost(
     curve. Raises `CascadeError` where the sample itself is such a case.
     """
     line = _Line(sample, axis)
-    paid, quality = line.points(np.ones((1, len(sample.sizes))))
+    paid, _ = line.points(np.ones((1, len(sample.sizes))))
     if not paid[0, 0] <= cost <= paid[0, -1]:
         raise CascadeError(
             f"the mean {axis} of a question lie between {paid[0, 0]:.4g} (small model alone) and "
@@ -42,12 +42,19 @@ def quality_at_cost(
             "between."
         )
 
-    def read(paid: Floats, quality: Floats) -> Floats:
-        return np.array([np.interp(cost, x, y) for x, y in zip(paid, quality, strict=True)])
+    def read(times: Floats) -> Floats:
+        points = zip(*line.points(times), strict=True)
+        return np.array([np.interp(cost, x, y) for x, y in points])
 
-    draws = [read(*line.points(times)) for times in weights(sample, resamples, seed)]
-    rows = signature(sample, resamples, seed)
-    return figure(float(read(paid, quality)[0]), np.concatenate(draws), rows)
+    return _figure(sample, read, resamples, seed)
+
+
+def _figure(sample: Sample, of: Callable[[Floats], Floats], resamples: int, seed: int) -> Figure:
+    def make(point: Floats, draws: Floats, rows: str) -> Figure:
+        return figure(float(point[0]), draws, rows)
+
+    found: Figure = drawn(sample, [(of, make)], resamples, seed)[0]
+    return found
 
 
 def cost_at_quality(
@@ -59,7 +66,8 @@ def cost_at_quality(
     """
     line = _Line(sample, axis)
 
-    def read(paid: Floats, reached: Floats) -> Floats:
+    def read(times: Floats) -> Floats:
+        paid, reached = line.points(times)
         enough = reached >= quality - 1e-9
         at = enough.argmax(axis=1)[:, None]
         before = np.maximum(at - 1, 0)
@@ -72,15 +80,14 @@ def cost_at_quality(
         cost = np.where(at[:, 0] == 0, x1, x0 + np.clip(part, 0, 1) * (x1 - x0))
         return np.where(enough.any(axis=1), cost, np.inf)
 
-    paid, reached = line.points(np.ones((1, len(sample.sizes))))
-    value = float(read(paid, reached)[0])
-    if value == np.inf:
+    found = _figure(sample, read, resamples, seed)
+    if found.value == np.inf:
+        best = line.points(np.ones((1, len(sample.sizes))))[1].max()
         raise CascadeError(
             f"the curve never reaches {quality:.4g} {sample.log.metric.name}, its best is "
-            f"{reached.max():.4g}; choose less."
+            f"{best:.4g}; choose less."
         )
-    draws = [read(*line.points(times)) for times in weights(sample, resamples, seed)]
-    return figure(value, np.concatenate(draws), signature(sample, resamples, seed))
+    return found
 
 
 class _Line:
@@ -92,19 +99,18 @@ class _Line:
             paid = np.tile([0.0, 1.0], (len(sample.scores), 1))
         else:
             paid = sample.cost(axis)
-        self.order = order(sample, sample.scores[:, 0])
+        by_score = order(sample, sample.scores[:, 0])
+        self.ranked = by_score.along(paid[:, 1], sample.loss[:, 0])
         first = np.column_stack([np.ones(len(paid)), paid[:, 0], sample.quality[:, 0]])
         self.sums = np.zeros((len(sample.sizes), 3))
         np.add.at(self.sums, sample.index, first)
-        self.extra = paid[self.order.rows, 1], sample.loss[self.order.rows, 0]
 
     def points(self, times: Floats) -> tuple[Floats, Floats]:
         """Of each draw [b, G]: mean cost and mean quality at 0, 1, 2 ... runs deferred."""
         number, *starts = (times @ self.sums).T
-        mass = self.order.weights(times)
         cost, quality = (
-            (cumulative(self.order.runs(mass * values)) + start[:, None]) / number[:, None]
-            for values, start in zip(self.extra, starts, strict=True)
+            (extra + start[:, None]) / number[:, None]
+            for extra, start in zip(self.ranked(times), starts, strict=True)
         )
         return cost, quality
 

@@ -116,5 +116,5 @@ def _line(name: str, one: Curve | PathCurve, axis: Axis) -> Line:
         x = one.cost[axis]
         alone = float(x[-1] - x[0])
     else:
-        raise CascadeError(f"{name}: the curve has no {axis}; ask for that cost when it is made.")
+        raise CascadeError(f"{name}: the curve has no {axis}; name that cost where it is made.")
     return Line(first, last, alone, x, one.quality, one.low, one.high, one.random, one.oracle)

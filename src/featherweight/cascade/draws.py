@@ -6,8 +6,9 @@ curve is the straight line that is the average over the orders of the tied rows.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from featherweight.evaluate.statistics import Estimate, group_draws
 
 RESAMPLES = 10_000
 AT_ONCE = 1 << 17  # weights: a megabyte stays in the cache
+FEW = 128  # runs of equal keys
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,28 @@ def signature(sample: Sample, resamples: int, seed: int) -> str:
     return hashlib.sha256(repr((named, resamples, seed)).encode()).hexdigest()
 
 
-def weights(sample: Sample, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each group is drawn, in small blocks: [block, G].
+Part = tuple[Callable[[Floats], Floats], Callable[[Floats, Floats, str], Any]]
+"""How often each group counts [b, G] -> what is to know of each draw [b, ...]; and what is made of
+that for the sample itself [1, ...], all draws, and the `signature`."""
+
+
+def drawn(sample: Sample, parts: Sequence[Part], resamples: int, seed: int) -> list[Any]:
+    """What each of `parts` makes of `sample` and of draws of its groups, all of the same draws.
 
     Draws depend on the number of groups and the seed alone, so two samples of the same groups share
-    them.
+    them. They are made once for all parts: that takes as long as a part.
     """
-    groups = len(sample.sizes)
     step = max(1, AT_ONCE // len(sample.index))
-    for block in group_draws(groups, resamples, seed):
+    found: list[list[Floats]] = [[] for _ in parts]
+    for block in group_draws(len(sample.sizes), resamples, seed):
         for start in range(0, len(block), step):
-            yield block[start : start + step]
+            for (of, _), draws in zip(parts, found, strict=True):
+                draws.append(of(block[start : start + step]))
+    once, rows = np.ones((1, len(sample.sizes))), signature(sample, resamples, seed)
+    return [
+        make(of(once), np.concatenate(draws), rows)
+        for (of, make), draws in zip(parts, found, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -86,17 +99,31 @@ class Order:
     groups: NDArray[np.intp]
     starts: NDArray[np.intp]
 
-    @property
-    def tied(self) -> bool:
-        return len(self.starts) < len(self.rows)
+    def along(self, *values: Floats) -> Callable[[Floats], list[Floats]]:
+        """From how often groups are drawn, times [b, G], to cumulative sums of each of `values`.
 
-    def weights(self, times: Floats) -> Floats:
-        """Of each row in this order: times [b, G] -> [b, n]."""
-        return np.take(times, self.groups, axis=1)
+        Those are [b, runs + 1]: 0, then at the end of each run. `values` [n] are those of the
+        sample's rows, in its own order.
+        """
+        ranked = [one[self.rows] for one in values]
+        ends = np.append(self.starts, len(self.rows))
+        if len(self.starts) <= FEW:  # a product of matrices, far cheaper than going through rows
+            run = np.searchsorted(self.starts, np.arange(len(self.rows)), side="right")
+            tables = np.zeros((len(values), self.groups.max() + 1, len(ends)))
+            for table, one in zip(tables, ranked, strict=True):
+                np.add.at(table, (self.groups, run), one)
+            tables = tables.cumsum(axis=2)
+            return lambda times: [times @ table for table in tables]
 
-    def runs(self, values: Floats) -> Floats:
-        """Sums over equal keys: [b, n] -> [b, runs]."""
-        return np.add.reduceat(values, self.starts, axis=1) if self.tied else values
+        def of(times: Floats) -> list[Floats]:
+            mass = np.take(times, self.groups, axis=1)
+            sums = [np.zeros((len(mass), len(self.rows) + 1)) for _ in ranked]
+            for one, row in zip(ranked, sums, strict=True):
+                np.cumsum(mass * one, axis=1, out=row[:, 1:])
+            tied = len(ends) <= len(self.rows)
+            return [np.take(row, ends, axis=1) for row in sums] if tied else sums
+
+        return of
 
 
 def order(sample: Sample, key: Floats) -> Order:
@@ -107,19 +134,11 @@ def order(sample: Sample, key: Floats) -> Order:
     return Order(rows, sample.index[rows], starts)
 
 
-def cumulative(values: Floats) -> Floats:
-    """Cumulative sums along the last axis, from 0: [b, n] -> [b, n + 1]."""
-    sums = np.zeros((values.shape[0], values.shape[1] + 1))
-    np.cumsum(values, axis=1, out=sums[:, 1:])
-    return sums
+def between(x: Floats, y: Floats) -> Floats:
+    """The area under lines through points (x, y) [b, k], from x = 0 = y on, by trapezes: [b].
 
-
-def halfway(first: Floats, second: Floats, sums: Floats) -> Floats:
-    """Sum over pairs of first[later] second[earlier], a run with itself counted half: [b].
-
-    With `first` the rows' weights and `second` weighted gains it is the area under the gain's
-    curve (by trapezes); with the weights of right and of wrong answers Mann and Whitney's U.
-    `sums` is `cumulative(second)`.
+    With cumulative weights of rows and cumulative gains it is the area under the gain's curve; with
+    those of right and of wrong answers Mann and Whitney's U.
     """
-    pairs = np.einsum("bi,bi->b", first, sums[:, 1:])
-    return np.asarray(pairs - 0.5 * np.einsum("bi,bi->b", first, second))
+    under = np.einsum("bi,bi->b", x[:, 1:], y[:, :-1]) - np.einsum("bi,bi->b", x[:, :-1], y[:, 1:])
+    return np.asarray(0.5 * (x[:, -1] * y[:, -1] + under))

@@ -141,6 +141,15 @@ def provable_epsilon(groups: int, fit_groups: int, delta: float, span: float) ->
     return bisect(lambda share: proves(groups, fit_groups, share, delta, 1.0), 0.0, 1.0) * span
 
 
+def supported(groups: int, fit_groups: int, delta: float, span: float, metric: str) -> str:
+    """What `provable_epsilon` says, for people."""
+    sure = f"with {1 - delta:.10g} confidence"
+    least = provable_epsilon(groups, fit_groups, delta, span)
+    if least >= span:
+        return f"{groups} groups can prove no drop in {metric} {sure}"
+    return f"{groups} groups can prove a drop of {upwards(least)} {metric} at the least, {sure}"
+
+
 def groups_needed(epsilon: float, delta: float, span: float, fit_share: float) -> int | None:
     """The fewest groups with which `betting_p` proves `epsilon` where nothing is lost.
 

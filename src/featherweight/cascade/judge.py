@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.cascade.curve import Curve, curve
+from featherweight.cascade.curve import Curve, curve_of
 from featherweight.cascade.curve_cost import (
     Axis,
     PathCurve,
@@ -14,10 +14,10 @@ from featherweight.cascade.curve_cost import (
     path_curve,
     quality_at_cost,
 )
-from featherweight.cascade.draws import Figure, difference
+from featherweight.cascade.draws import RESAMPLES, Figure, difference, drawn
 from featherweight.cascade.make import chosen, is_learned, part_of, scored
-from featherweight.cascade.path import check_scores, path
-from featherweight.cascade.reliability import auroc, binned, ece
+from featherweight.cascade.path import check_scores, constant, path
+from featherweight.cascade.reliability import binned, ece_of
 from featherweight.cascade.sample import Cost, Sample
 from featherweight.cascade.scores import Score
 from featherweight.cascade.types import Floats, Log, Split
@@ -82,9 +82,11 @@ def judged(
 
     Learned scores, and the bins of confidences, come from the fit split. `at` asks for the quality
     at that mean cost, `reaching` for the cost at which that quality is reached, both with two
-    stages only. On the fit split there is no ECE of binned confidences, which would be judged on
-    the rows that they were made of. Raises `CascadeError` for a score named twice, for learned
-    scores on the fit split, and where curves cannot be made.
+    stages only. There is no AUROC where the small model's answers are all as good as the large
+    one's, or all worse; no ECE of confidences binned on a fit split whose scores are all alike, and
+    none on the fit split, which would be judged on the rows that they were made of. Raises
+    `CascadeError` for a score named twice, for learned scores on the fit split, and where curves
+    cannot be made, over `axis` too.
     """
     if len(set(names)) < len(names):
         raise CascadeError("a score is named twice; name each once.")
@@ -121,9 +123,10 @@ def judged(
             one: Curve | PathCurve = path_curve(sample, path(fit, fit.cost(axis)), axis, seed=seed)
             figures[name] = {"audc": one.audc, "audc_random": one.audc_random}
         else:
-            one = curve(sample, _known(sample), seed=seed)
+            if axis != "deferral":
+                sample.cost(axis)  # says what is not known
             fit_rows = None if part == "fit" else log.part("fit")
-            figures[name] = _figures(one, sample, fit_rows, scores[0], seed)
+            one, figures[name] = _judge(sample, fit_rows, scores[0], seed)
             if at is not None:
                 figures[name]["quality_at"] = quality_at_cost(sample, axis, at, seed=seed)
             if reaching is not None:
@@ -143,9 +146,14 @@ def _known(sample: Sample) -> list[Cost]:
     return [kind for kind in COSTS if all(getattr(a, kind) is not None for a in answers)]
 
 
-def _figures(
-    one: Curve, sample: Sample, fit: Log | None, score: Any, seed: int
-) -> dict[str, Figure]:
+def _judge(
+    sample: Sample, fit: Log | None, score: Any, seed: int
+) -> tuple[Curve, dict[str, Figure]]:
+    parts = [curve_of(sample, _known(sample))]
+    confidence = _confidence(sample, fit, score)
+    if confidence is not None:
+        parts.append(ece_of(sample, confidence))
+    one, *others = drawn(sample, parts, RESAMPLES, seed)
     found = {
         "small": one.small,
         "large": one.large,
@@ -153,12 +161,12 @@ def _figures(
         "audc_random": one.audc_random,
         "audc_oracle": one.audc_oracle,
         "s_d": one.s_d,
-        "auroc": auroc(sample, seed=seed),
     }
-    confidence = _confidence(sample, fit, score)
-    if confidence is not None:
-        found["ece"] = ece(sample, confidence, seed=seed).error
-    return found
+    if np.isfinite(one.auroc.value):
+        found["auroc"] = one.auroc
+    for calibrated in others:
+        found["ece"] = calibrated.error
+    return one, found
 
 
 def _confidence(sample: Sample, fit: Log | None, score: Any) -> Floats | None:
@@ -168,5 +176,7 @@ def _confidence(sample: Sample, fit: Log | None, score: Any) -> Floats | None:
     if fit is None or not fit.rows:
         return None
     known = scored(fit, [score])
+    if constant(known, 0):
+        return None
     check_scores(known, "fit")
     return binned(known, sample)

@@ -4,7 +4,7 @@ Requests are taken in batches, those between two lessons, so that a stage gets w
 in one go. An answer is observed when it is given out: whoever stops in between goes on there.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from featherweight.cascade.answers import answer_of
 from featherweight.cascade.asking import Asked
 from featherweight.cascade.cascade import Cascade, answers_of
-from featherweight.cascade.closed import agreement
 from featherweight.cascade.course import Course
 from featherweight.cascade.deciding import confidence, nothing
 from featherweight.cascade.events import STUDENT
@@ -25,7 +24,6 @@ from featherweight.cascade.rule import DeferralRule
 from featherweight.cascade.rule_file import rule_json
 from featherweight.cascade.stages import PARTS
 from featherweight.cascade.trace import Attempt, Trace
-from featherweight.cascade.types import Answer, Metric, Row
 from featherweight.engines.types import Engine, Generation, Request, failed
 from featherweight.errors import EngineError
 from featherweight.files import check_writable, locked
@@ -33,8 +31,6 @@ from featherweight.files import check_writable, locked
 NAME = "online: words"
 """What the student is called where models are named."""
 SAVED = 8 * BATCH  # requests between two times that the state is written
-METRIC = Metric("agreement", 0.0, 1.0)
-"""Of a log made online: nothing but the last stage says what is right."""
 
 Price = Callable[[Engine, Generation], float | None]
 
@@ -43,13 +39,12 @@ class Passed(NamedTuple):
     """An answer, what it took, and how it was decided; `course` is `None` for a request refused.
 
     In the trace level -1 is the student, `score` is the estimated chance to agree with the last
-    stage, `threshold` what it had to reach. `answers` are the stages', `None` where not asked.
+    stage, `threshold` what it had to reach.
     """
 
     generation: Generation
     trace: Trace
     course: Course | None
-    answers: tuple[Answer | None, ...]
 
 
 def in_seconds(engine: Engine, generation: Generation) -> float:
@@ -120,23 +115,6 @@ def learn_requests(
             journal_of(state).unlink(missing_ok=True)
 
 
-def row_of(passed: Passed, id: str, group: str | None = None) -> Row | None:
-    """A row of a log, from a request that all stages answered; else `None`.
-
-    Its quality is agreement with the last stage (`METRIC`). A log of such rows has `online` true in
-    its header (`HEADER`), and no promise can be calibrated on it: who is in it, and when, depended
-    on what had been learned.
-    """
-    there = [answer for answer in passed.answers if answer is not None and answer.error is None]
-    if len(there) < len(passed.answers):
-        return None
-    judged = tuple(replace(a, quality=agreement(a.text, there[-1].text)) for a in there)
-    return Row(id, group or id, "fit", judged)
-
-
-HEADER: Mapping[str, Any] = {"online": True}
-
-
 def _batch(cascade: Cascade, learner: Learner, requests: Iterator[Request]) -> list["_Way"]:
     """Requests up to the next lesson, with those refused among them."""
     found: list[_Way] = []
@@ -170,7 +148,6 @@ class _Way:
         self.asked, self.course = asked, course
         self._cascade = cascade
         self._tried: dict[int, tuple[Attempt, Generation]] = {}
-        self._answers: list[Answer | None] = [None] * len(cascade.engines)
         self._error: str | None = None
 
     def asks(self, number: int) -> bool:
@@ -192,8 +169,6 @@ class _Way:
                     score = confidence(stage, answer)
             except EngineError as missing:  # the rule is not met: no other stage makes that good
                 self._error = error = str(missing)
-                answer = replace(answer, error=error)
-        self._answers[number] = answer
         attempt = Attempt(
             number,
             name,
@@ -214,17 +189,17 @@ class _Way:
         course = self.course
         if course is None:
             assert self.asked.result is not None
-            return Passed(self.asked.result, self.asked.trace, None, ())
+            return Passed(self.asked.result, self.asked.trace, None)
         attempts = [self._with_trust(course, attempt) for attempt, _ in self._tried.values()]
         if course.guess is not None:
             student = Attempt(STUDENT, NAME, "deferred")
             attempts.insert(0, self._with_trust(course, student))
         trace = Trace(tuple(attempts), self._why(course, attempts))
-        return Passed(self._generation(course, trace), trace, course, tuple(self._answers))
+        return Passed(self._generation(course, trace), trace, course)
 
     def _with_trust(self, course: Course, attempt: Attempt) -> Attempt:
         level = attempt.stage
-        last = level == len(self._answers) - 1
+        last = level == len(self._cascade.engines) - 1
         return replace(
             attempt,
             outcome="answered" if level == course.answered else attempt.outcome,

@@ -67,8 +67,14 @@ def read_logs(paths: Sequence[Path]) -> Log:
                     f"{row.split!r}, of these logs; put all of a group's rows into one."
                 )
     digest = first.sha256 if len(logs) == 1 else sha256_of([log.sha256 for log in logs])
-    online = any(log.extra.get("online") for log in logs)
-    extra = {**first.extra, **({"online": True} if online else {})}
+    extra = dict(first.extra)
+    for log in logs:
+        if log.extra.get("online", False) is not False:
+            extra["online"] = True
+    if len(logs) > 1:
+        extra["joined"] = [
+            {key: log.extra.get(key) for key in ("task", "settings")} for log in logs
+        ]
     rows = tuple(row for log in logs for row in log.rows)
     return Log(first.metric, first.models, rows, digest, extra)
 
@@ -108,8 +114,13 @@ def _stages(log: Log) -> list[StageRule]:
             f"to them; {AGAIN}."
         )
     found = []
-    for number, one in enumerate(facts):
+    for number, (one, model) in enumerate(zip(facts, log.models, strict=True)):
         where = f"the log's header: stages[{number}]"
+        if one.get("model", model) != model:
+            raise CascadeError(
+                f"{where} is of {one['model']!r}, and models[{number}] is {model!r}; write both in "
+                f"the order in which stages are asked, or {AGAIN}."
+            )
         told = {"dtype": None, **{key: one[key] for key in STAGE if key in one}}
         try:
             stage = read_stage(Reader(told | {"score": None, "threshold": None}, where), last=True)
@@ -142,7 +153,8 @@ def chosen(log: Log, names: Sequence[str], seed: int) -> list[Score | Learned]:
     number = len(log.models) - 1
     if len(names) not in (1, number):
         raise CascadeError(
-            f"{len(names)} scores for {number} stages that may pass on; give one, or one each."
+            f"--score is given {len(names)} times and stages that may pass on are {number}; give "
+            "one for all, or one each."
         )
     wanted = list(names) * number if len(names) == 1 else list(names)
     found: list[Score | Learned] = []
@@ -231,7 +243,8 @@ def write_cascade(
     Raises `OutputError` where the folder cannot be written.
     """
     write_rule(folder / RULE, rule)
-    asked = {key: log.extra[key] for key in ("task", "settings") if key in log.extra}
+    kept = ("joined",) if "joined" in log.extra else ("task", "settings")
+    asked = {key: log.extra[key] for key in kept if key in log.extra}
     run = {"command": "cascade calibrate", "log": log.sha256, "scores": list(names), **asked}
     result = {"rule": sha256(folder / RULE), **calibration.to_json(), "versions": versions()}
     write_manifest(folder, {"run": run, "result": result})
@@ -255,19 +268,21 @@ def made(
     """The rule that `calibration` stands for.
 
     Raises `CascadeError` where the log does not say who its stages are, where a score reads
-    alternatives that the log's header says were not asked for, or where a stage would never be
-    trusted: it costs and gives nothing.
+    alternatives that the log's header says were not asked for, or where a stage answers none of the
+    questions that `calibration` saw: it costs and gives nothing.
     """
     about = _stages(log)
+    reached = [1.0, *(share.mean for share in calibration.realised.deferral)]
     stages = []
     for number, one in enumerate(about):
         last = number == len(about) - 1
         score = None if last else scores[number]
         threshold = None if last else calibration.thresholds[number]
-        if threshold is not None and not np.isfinite(threshold.value):
+        if threshold is not None and reached[number + 1] >= reached[number]:
             raise CascadeError(
-                f"stage {number} ({log.models[number]}) would never be trusted under this target; "
-                "leave it out, choose another score, or ask for less."
+                f"stage {number} ({log.models[number]}) would answer none of the "
+                f"{calibration.promise['n']} questions in the calibrate split under this target; "
+                "ask for less, choose another score, or leave the stage out."
             )
         k = 0 if score is None else alternatives(score)
         if one.top_logprobs < k:

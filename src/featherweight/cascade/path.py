@@ -83,16 +83,26 @@ def along(scores: Floats, steps: Floats) -> Stages:
 def check_scores(sample: Sample, split: str) -> None:
     """Raise `CascadeError` for a score that cannot tell one answer from another."""
     for stage, model in enumerate(sample.log.models[:-1]):
-        values = sample.scores[:, stage]
-        finite = values[np.isfinite(values)]
+        finite = _finite(sample, stage)
         if not len(finite):
             raise CascadeError(
                 f"all answers of stage {stage} ({model}) in the {split} split failed; leave the "
                 "stage out or log it again."
             )
-        if (finite == finite[0]).all():
+        if constant(sample, stage):
             raise CascadeError(
                 f"the score of stage {stage} ({model}) is {finite[0]:g} for all of the "
                 f"{len(finite)} answers in the {split} split, so it tells none from another; "
                 "choose another score."
             )
+
+
+def constant(sample: Sample, stage: int) -> bool:
+    """Whether the answers of `stage` that did not fail all have the same score."""
+    finite = _finite(sample, stage)
+    return len(finite) > 0 and bool((finite == finite[0]).all())
+
+
+def _finite(sample: Sample, stage: int) -> Floats:
+    values = sample.scores[:, stage]
+    return values[np.isfinite(values)]

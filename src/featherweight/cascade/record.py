@@ -20,6 +20,7 @@ from featherweight.cascade.rule import Decoding
 from featherweight.cascade.stages import facts
 from featherweight.cascade.types import SPLITS, Answer, Log, Metric, Row, Split
 from featherweight.engines import Generation, Request, TopLogprob, load_engine
+from featherweight.engines.identity import identity
 from featherweight.errors import CascadeError
 from featherweight.evaluate.cost import Cost, Price
 from featherweight.evaluate.predictions import Reference
@@ -73,6 +74,9 @@ def record(
     twice = next((spec for spec in specs if list(specs).count(spec) > 1), None)
     if twice is not None:
         raise CascadeError(f"{twice} is named twice; name each stage's model once.")
+    splits = _splits(task, part, seed)
+    for spec in specs:  # before any of them works for hours
+        identity(spec)
     stages = []
     for number, spec in enumerate(specs):
         engine = load_engine(spec)
@@ -98,8 +102,9 @@ def record(
         finally:
             engine.close()
         output = folder / f"stage-{number}"
-        stages.append(Stage(about, answers_of_run(task, spec, output, report, measured.name)))
-    log = joined(task, stages, measured, part, seed)
+        answers = answers_of_run(task, spec, output, report, measured.name, top_logprobs)
+        stages.append(Stage(about, answers))
+    log = joined(task, stages, measured, splits)
     log = replace(log, extra={**log.extra, "dealing": dealing})
     write_log(log, folder / LOG)
     write_manifest(folder, _manifest(log, sha256(folder / LOG)))
@@ -125,12 +130,8 @@ def _manifest(log: Log, digest: str) -> dict[str, Any]:
     }
 
 
-def joined(
-    task: Task, stages: Sequence[Stage], metric: Metric, part: Split | None, seed: int
-) -> Log:
-    """One row for each example, with all stages' answers."""
-    groups = [example.group or example.id for example in task.examples]
-    splits = dict.fromkeys(groups, part) if part else dealt(groups, seed)
+def joined(task: Task, stages: Sequence[Stage], metric: Metric, splits: Mapping[str, Split]) -> Log:
+    """One row for each example, with all stages' answers; `splits` by group."""
     rows = tuple(
         Row(
             example.id,
@@ -139,7 +140,7 @@ def joined(
             tuple(s.answers[example.id] for s in stages),
             prompt_key(example.prompt),
         )
-        for example, group in zip(task.examples, groups, strict=True)
+        for example, group in zip(task.examples, _groups(task), strict=True)
     )
     extra = {
         "task": task.name,
@@ -147,6 +148,15 @@ def joined(
         "stages": [dict(stage.about) for stage in stages],
     }
     return Log(metric, tuple(str(s.about["model"]) for s in stages), rows, extra=extra)
+
+
+def _groups(task: Task) -> list[str]:
+    return [example.group or example.id for example in task.examples]
+
+
+def _splits(task: Task, part: Split | None, seed: int) -> dict[str, Split]:
+    groups = _groups(task)
+    return dict.fromkeys(groups, part) if part else dealt(groups, seed)
 
 
 def dealt(groups: Sequence[str], seed: int) -> dict[str, Split]:
@@ -200,11 +210,12 @@ def _metric(task: Task, name: str | None) -> Metric:
 
 
 def answers_of_run(
-    task: Task, spec: str, output: Path, report: Report, metric: str
+    task: Task, spec: str, output: Path, report: Report, metric: str, top_logprobs: int
 ) -> dict[str, Answer]:
     """Of every example of `task`, those that failed too, by id: from a run of eval in `output`.
 
-    `metric` is what quality is, accuracy or a ROUGE, from 0 to 100.
+    `metric` is what quality is, accuracy or a ROUGE, from 0 to 100; `top_logprobs` is what the run
+    asked for: an answer with fewer has no margins and entropies.
     """
     rows = [orjson.loads(line) for line in (output / PREDICTIONS).read_bytes().splitlines()]
     by_id = {example.id: example for example in task.examples}
@@ -216,7 +227,7 @@ def answers_of_run(
     }
     for number, row in enumerate(rows):
         found[row["id"]] = replace(
-            answer_of(*_generation(task, row)),
+            answer_of(*_generation(task, row, top_logprobs)),
             model=spec,
             quality=quality[number],
             seconds=float(items.wall[number]),
@@ -253,7 +264,9 @@ def _qualities(examples: list[Example], rows: list[dict[str, Any]], metric: str)
     return [float(value) for value in table[:, METRICS.index(metric)]]
 
 
-def _generation(task: Task, row: Mapping[str, Any]) -> tuple[Generation, Request]:
+def _generation(
+    task: Task, row: Mapping[str, Any], top_logprobs: int
+) -> tuple[Generation, Request]:
     """What the engine gave, as far as a run's row keeps it."""
     tops = row.get("top_logprobs")
     logprobs = row.get("token_logprobs")
@@ -270,5 +283,4 @@ def _generation(task: Task, row: Mapping[str, Any]) -> tuple[Generation, Request
         seconds=row["seconds"],
         model=row["model"],
     )
-    k = 0 if tops is None else min(map(len, tops), default=0)
-    return generation, Request(row["prediction"], task.max_tokens, top_logprobs=k)
+    return generation, Request(row["prediction"], task.max_tokens, top_logprobs=top_logprobs)

@@ -1,11 +1,8 @@
-"""Does confidence tell right answers from wrong ones (AUROC), and does it mean what it says (ECE)?
+"""Does confidence mean what it says? The expected calibration error (ECE).
 
-Quality is graded, so "right" is: the small model's answer is at least as good as the large one's,
-that is, nothing would be gained by asking. For 0/1 metrics a question that both get wrong counts as
-right in this sense.
-
-ECE needs a confidence in [0, 1]. For the mean log-probability that is its exponential, the
-geometric mean of the tokens' probabilities; for any other score `binned`, made on the fit split.
+An answer is right as in `curve.right`. ECE needs a confidence in [0, 1]. For the mean
+log-probability that is its exponential, the geometric mean of the tokens' probabilities; for any
+other score `binned`, made on the fit split.
 """
 
 from dataclasses import dataclass, replace
@@ -13,28 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from featherweight.cascade.curve import check_two
-from featherweight.cascade.draws import (
-    RESAMPLES,
-    Figure,
-    cumulative,
-    figure,
-    halfway,
-    order,
-    signature,
-    weights,
-)
+from featherweight.cascade.curve import right
+from featherweight.cascade.draws import RESAMPLES, Figure, Part, drawn, figure
 from featherweight.cascade.sample import Sample
 from featherweight.cascade.types import Floats
 from featherweight.errors import CascadeError
 
 BINS = 15
-
-
-def right(sample: Sample) -> NDArray[np.bool_]:
-    """Whether nothing would be gained by asking the large model: [n]."""
-    check_two(sample)
-    return np.asarray(sample.loss[:, 0] <= 0)
 
 
 def binned(fit: Sample, sample: Sample, bins: int = BINS) -> Floats:
@@ -51,35 +33,6 @@ def binned(fit: Sample, sample: Sample, bins: int = BINS) -> Floats:
     if not number.all():  # an edge at the lowest score leaves nothing below it
         share[number == 0] = truth.mean()
     return np.asarray(share[np.searchsorted(edges, sample.scores[:, 0], side="right")])
-
-
-def auroc(sample: Sample, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
-    """The chance that a right answer scores above a wrong one, equal scores counted half.
-
-    Raises `CascadeError` where all answers are right or all are wrong.
-    """
-    truth = right(sample)
-    if truth.all() or not truth.any():
-        kind = "as good as" if truth.all() else "worse than"
-        raise CascadeError(
-            f"all {len(truth)} answers of the small model are {kind} the large one's, so no score "
-            "can tell them apart; judge on more questions."
-        )
-    by_score = order(sample, sample.scores[:, 0])
-    ranked = truth[by_score.rows].astype(np.float64)
-
-    def area(times: Floats) -> Floats:
-        mass = by_score.weights(times)
-        good = by_score.runs(mass * ranked)
-        bad = by_score.runs(mass * (1 - ranked))
-        sums = cumulative(bad)
-        pairs = good.sum(axis=1) * sums[:, -1]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(np.where(pairs > 0, halfway(good, bad, sums) / pairs, np.nan))
-
-    value = float(area(np.ones((1, len(sample.sizes))))[0])
-    draws = np.concatenate([area(times) for times in weights(sample, resamples, seed)])
-    return figure(value, draws, signature(sample, resamples, seed))
 
 
 @dataclass(frozen=True)
@@ -108,6 +61,12 @@ def ece(
     Naeini et al. 2015, with bins by rank: those of equal width are empty where confidences crowd.
     Equal confidences share a bin. Raises `CascadeError` for a confidence outside [0, 1].
     """
+    one: Calibrated = drawn(sample, [ece_of(sample, confidence, bins)], resamples, seed)[0]
+    return one
+
+
+def ece_of(sample: Sample, confidence: ArrayLike, bins: int = BINS) -> Part:
+    """`ece` as a part of `drawn`."""
     values, truth = np.asarray(confidence, dtype=np.float64), right(sample)
     if values.shape != truth.shape:
         raise ValueError(f"confidences of shape {values.shape} for {truth.shape} rows")
@@ -128,13 +87,16 @@ def ece(
     def error(times: Floats) -> Floats:
         return np.asarray(np.abs(times @ sums).sum(axis=1) / (times @ sample.sizes))
 
-    value = float(error(np.ones((1, len(sample.sizes))))[0])
-    draws = np.concatenate([error(times) for times in weights(sample, resamples, seed)])
-    found = figure(value, draws, signature(sample, resamples, seed))
-    low, high = found.ci95
-    return Calibrated(
-        replace(found, ci95=(max(0.0, min(value, 2 * value - high)), max(value, 2 * value - low))),
-        number,
-        np.bincount(at, weights=values) / number,
-        np.bincount(at, weights=truth) / number,
-    )
+    def make(point: Floats, draws: Floats, rows: str) -> Calibrated:
+        value = float(point[0])
+        found = figure(value, draws, rows)
+        low, high = found.ci95
+        mirrored = max(0.0, min(value, 2 * value - high)), max(value, 2 * value - low)
+        return Calibrated(
+            replace(found, ci95=mirrored),
+            number,
+            np.bincount(at, weights=values) / number,
+            np.bincount(at, weights=truth) / number,
+        )
+
+    return error, make

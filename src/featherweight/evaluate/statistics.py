@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-BLOCK_BYTES = 64 << 20  # weights held at once
+BLOCK_BYTES = 8 << 20  # weights held at once: more is new memory every time
 CACHE = 1 << 15  # of them, counted at once
 
 
