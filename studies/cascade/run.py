@@ -50,7 +50,7 @@ LARGE = Settings(method="lora", batch=16, micro_batch=8, max_length=LENGTH, save
 STEPS = ("large", "small", "cache", "arms", "logs", "online", "other")
 WHOLE = ("large", "other")  # not arms
 TOPS = 2  # alternatives a token: another router's rule reads margins
-LR = 1e-4  # chosen by pilot.py on val
+LR = 3e-4  # see pilot.json
 
 
 def main() -> None:
