@@ -54,7 +54,7 @@ class Settings:
     warmup: float = 0.1
     weight_decay: float = 0.0
     clip: float = 1.0
-    optimiser: str = "adamw_torch"
+    optimiser: str = "adamw_torch_fused"
     epochs: float = 1.0
     steps: int | None = None
     batch: int = 8
