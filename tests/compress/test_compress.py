@@ -356,6 +356,11 @@ def test_cuts_are_recipes_too(tmp_path: Path) -> None:
         "kv": {"before": 2, "after": 1},
     }
     assert rounded["mode"] == "shared" and rounded["changed"] == 42
+    # two blocks are gone; of each block k, v and both of its neurons' sides, q and o are smaller
+    assert (depth["changed"], depth["of"]) == (14, 42) and width["changed"] == width["of"] == 42
+    for one, manifest in zip(made, (depth, width), strict=False):
+        held = load_file(one.folder / "model.safetensors").values()
+        assert manifest["bytes"] == manifest["bytes_theory"] == sum(t.nbytes for t in held)
     for one in made[:2]:  # ordinary models
         model = transformers.AutoModelForCausalLM.from_pretrained(one.folder)
         assert sum(p.numel() for p in model.parameters()) == one.manifest["parameters"]["after"]
@@ -620,15 +625,56 @@ def test_two_runs_at_once_do_not_mix(tmp_path: Path) -> None:
     assert refusals and contents(made.folder) == contents(alone.folder)
 
 
-def test_what_a_killed_run_left_is_swept_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", [SOME[0], "depth:layers=3"])
+def test_what_a_killed_run_left_is_swept_up(recipe: str, tmp_path: Path) -> None:
     source = save_tiny("llama", tmp_path / "source")
     left = tmp_path / ".made.0123abcd"  # as a kill leaves it while the copy is proven
     left.mkdir()
     (left / FILE).touch()
     kept = tmp_path / ".made.notes"
     kept.touch()
-    run(source, SOME[:1], tmp_path / "made")
+    run(source, [recipe], tmp_path / "made")
     assert not left.exists() and kept.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".made.notes", "made", "source"]
+
+
+def test_two_cuts_at_once_do_not_mix(tmp_path: Path) -> None:
+    source = save_tiny("llama", tmp_path / "source")
+
+    def meddle(what: str, done: int, of: int) -> None:
+        with pytest.raises(OutputError, match=r"another run is writing there; wait"):
+            run(source, ["depth:layers=3"], tmp_path / "made")
+
+    run(source, ["depth:layers=3"], tmp_path / "made", progress=meddle)
+
+
+def test_the_folder_that_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = save_tiny("llama", tmp_path / "source")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    [made] = run(source, SOME[:1], Path())
+    assert made.folder == tmp_path / "here" and (tmp_path / "here" / FILE).is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "source"]
+
+
+@pytest.mark.parametrize("recipe", ["rtn:bits=4,group=16", *SOME, "width:ffn=64"])
+def test_numbers_beyond_float32_are_no_fault_of_ours(recipe: str, tmp_path: Path) -> None:
+    """The weights are finite, what is computed of them is not; nothing is in the way afterwards."""
+    source = save_tiny("llama", tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.layers.3.mlp.up_proj.weight"] *= 1e20
+    tensors["model.layers.3.mlp.down_proj.weight"] *= 1e30
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    message = refused(CompressError, lambda: run(source, [recipe], tmp_path / "made"), tmp_path)
+    assert "NaN or infinity; look for" in message or "leaves float32's range" in message
+
+
+def test_a_copy_without_its_weights_is_not_taken_for_made(tmp_path: Path) -> None:
+    source = save_tiny("llama", tmp_path / "source")
+    [made] = run(source, SOME[:1], tmp_path / "made")
+    (made.folder / FILE).unlink()
+    with pytest.raises(OutputError, match="is there and not empty"):
+        run(source, SOME[:1], tmp_path / "made")
 
 
 def test_a_layer_without_outputs_has_no_error(tmp_path: Path) -> None:
@@ -652,6 +698,10 @@ def test_all_recipes_are_checked_before_the_first(llama: Path, tmp_path: Path) -
         ([SOME[0], "width:kv=3"], {}, "nearest that fits is kv=2"),
         ([SOME[0], "depth:layers=7"], {}, "7 layers cannot be kept"),
         (["depth:layers=3", SOME[0]], {"length": 9999}, "--length 9,999 is more"),
+        ([SOME[0], SOME[1], SOME[0]], {}, "is named twice; name each recipe once"),
+        (SOME[:1], {"mode": "both"}, "no mode is called 'both'; choose sequential, shared."),
+        (SOME[:1], {"tokens": -5}, "tokens is -5; give 1 or more"),
+        (SOME[:1], {"length": 0}, "length is 0; give 1 or more"),
     ):
         call = lambda: run(llama, recipes, tmp_path / "made", **how)  # noqa: B023, E731
         assert wrong in refused(CompressError, call, tmp_path)
@@ -812,11 +862,13 @@ def test_texts_that_do_not_do(llama: Path, texts: list[str], tmp_path: Path) -> 
     assert "calibration text 2 is empty" in refused(DataError, empty, tmp_path)
 
 
-def test_texts_shorter_than_a_sequence(llama: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("texts", [SOME[:1], ["depth:layers=3", SOME[0]]])
+def test_texts_shorter_than_a_sequence(llama: Path, texts: list[str], tmp_path: Path) -> None:
     task = Task("rows", "text", (Example("1", "", "too short"),))
+    recipes = list(map(parse_recipe, texts))
     message = refused(
         DataError,
-        lambda: compress(f"hf:{llama}", [parse_recipe(SOME[0])], tmp_path / "made", task, **HOW),
+        lambda: compress(f"hf:{llama}", recipes, tmp_path / "made", task, **HOW),
         tmp_path,
     )
     assert "less than one sequence of 32; give more text, or a shorter --length." in message

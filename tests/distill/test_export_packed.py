@@ -1,5 +1,6 @@
 """Packed weights in other programs' formats: the same numbers, or a refusal."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,18 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
 
+from safetensors import SafetensorError  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from tiny_llama import save_tiny_llama  # noqa: E402
 
 from featherweight.compress import compress, gguf_blocks, grid, parse_recipe  # noqa: E402
 from featherweight.compress.packing import pack  # noqa: E402
 from featherweight.compress.solve import Swept  # noqa: E402
-from featherweight.distill import export_compressed_tensors, export_gguf  # noqa: E402
+from featherweight.distill import (  # noqa: E402
+    export_compressed_tensors,
+    export_gguf,
+    export_safetensors,
+)
 from featherweight.engines import Request, load_engine  # noqa: E402
 from featherweight.engines.packed import Packed, read_packed  # noqa: E402
 from featherweight.errors import CompressError, EngineError, OutputError  # noqa: E402
@@ -54,7 +60,7 @@ def test_blocks_say_what_the_grid_says(bits: int, group: int) -> None:
     kind = gguf_blocks.kind_of(found)
     assert kind == {4: "Q4_1", 8: "Q8_0"}[bits]
     raw = gguf_blocks.blocks(found)
-    assert raw.shape == (6, 128 // 32 * gguf_blocks.BYTES[kind])
+    assert raw.shape == (6, 128 // 32 * {"Q4_1": 20, "Q8_0": 34}[kind])
     theirs = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[kind])
     if bits == 8:
         assert torch.from_numpy(theirs).equal(rounded)
@@ -144,6 +150,42 @@ def test_plain_transformers_opens_compressed_tensors_with_the_same_logits(
         assert stored[f"{name}_shape"].tolist() == list(weight.shape)
     for name, tensor in dense.items():
         assert stored[name].equal(tensor)
+
+
+def test_a_full_disk_under_compressed_tensors(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = packed(base, tmp_path / "packed", "rtn:bits=8,group=32")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("featherweight.distill.export.save_file", full)
+    with pytest.raises(OutputError, match=r"cannot write .*out: .*No space left.*has room"):
+        export_compressed_tensors(str(folder), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["packed"]
+
+
+def test_scales_that_the_models_type_does_not_hold(base: Path, tmp_path: Path) -> None:
+    small = shutil.copytree(base, tmp_path / "small")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float16)
+    model.model.layers[0].mlp.up_proj.weight.data[:8] *= 1e-4
+    model.save_pretrained(small)
+    folder = packed(small, tmp_path / "packed", "rtn:bits=8,group=32")
+    with pytest.raises(CompressError, match=r"too small or too large for torch\.float16"):
+        export_compressed_tensors(str(folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_packed_model_is_exported_in_its_own_type(base: Path, tmp_path: Path) -> None:
+    """Most of what is stored are packed values in bfloat16; the model is of float32."""
+    whole = shutil.copytree(base, tmp_path / "whole")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model.save_pretrained(whole)
+    for recipe in ("magnitude:sparsity=0.1", "rtn:bits=3,group=32"):
+        folder = packed(whole, tmp_path / recipe, recipe)
+        found = export_safetensors(str(folder), tmp_path / f"out {recipe}")
+        assert (found.type, found.written_difference) == ("f32", 0.0)
 
 
 def test_compressed_tensors_refuses_what_it_has_no_place_for(base: Path, tmp_path: Path) -> None:

@@ -567,6 +567,14 @@ WRONG: dict[str, tuple[Any, str]] = {
         lambda own: tensors(own, lambda t: {"others": t["prompts"]}),
         "no whole prompt bank",
     ),
+    "one number": (
+        lambda own: tensors(own, lambda t: {"prompts": t["prompts"].flatten()}),
+        "no whole prompt bank",
+    ),
+    "NaN": (
+        lambda own: tensors(own, lambda t: {"prompts": t["prompts"] * torch.nan}),
+        "NaN or infinity in prompts.safetensors",
+    ),
     "no prompts": (
         lambda own: tensors(own, lambda t: {"prompts": t["prompts"][:0]}),
         "no whole prompt bank",

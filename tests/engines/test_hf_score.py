@@ -9,11 +9,14 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_llama import save_tiny_llama  # noqa: E402
 
 from featherweight.engines import hf_score  # noqa: E402
 from featherweight.engines.transformers import TransformersEngine  # noqa: E402
 from featherweight.engines.types import Prompt  # noqa: E402
+from featherweight.errors import EngineError  # noqa: E402
+from featherweight.tasks import Example, Task, evaluate  # noqa: E402
 
 pytestmark = pytest.mark.model
 
@@ -148,3 +151,21 @@ def test_other_kinds_of_models_share_prompts(engine: TransformersEngine, kind: s
 def test_the_folder_is_what_hf_opens(tmp_path: Path) -> None:
     folder = save_tiny_llama(tmp_path, context=64)
     assert TransformersEngine.open(str(folder), device="cpu").context_length == 64
+
+
+def test_a_model_that_gives_no_numbers_scores_nothing(tmp_path: Path) -> None:
+    """Not NaN: the first of many choices would be taken for the best."""
+    folder = save_tiny_llama(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = torch.nan
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    broken = TransformersEngine.open(str(folder), dtype="fp32", device="cpu")
+    with pytest.raises(
+        EngineError, match=r"the model's output is not a number; .* try dtype fp32\.$"
+    ):
+        list(broken.score(ONE))
+    with pytest.raises(EngineError, match="is not a number"):
+        list(broken.score_tokens([[3, 4, 5, 6]]))
+    task = Task("t", "choice", (Example("1", QUESTION, "yes", choices=("yes", "no")),))
+    with pytest.raises(EngineError, match=r"is not a number; .* try dtype fp32\.$"):
+        evaluate(task, broken, f"hf:{folder}", tmp_path / "run")

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 from safetensors import SafetensorError  # noqa: E402
 from tiny_banks import save_tiny_whole  # noqa: E402
@@ -187,10 +188,9 @@ def test_running_text_is_chosen_for_by_its_beginning(spec: str, tmp_path: Path) 
     assert found.manifest["val"]["tokens"] == sum(max(0, length - 128) for length in lengths)
     assert sum(found.manifest["chosen"]) == sum(length > 128 for length in lengths)
     short = replace(text, examples=(Example("s", "", "too short"),))
-    two = replace(text, examples=short.examples * 2)
-    for method, learnt, val in (("prompts", text, short), ("idp", two, text)):
-        with pytest.raises(RepairError, match="all shorter than 128 tokens"):
-            repair(spec, method, learnt, tmp_path / "s", val=val, count=2, settings=FAST)
+    for method in ("prompts", "idp"):
+        with pytest.raises(RepairError, match="no text of text is longer than the 128 tokens"):
+            repair(spec, method, text, tmp_path / "s", val=short, count=2, settings=FAST)  # type: ignore[arg-type]
         assert not (tmp_path / "s" / "prompts").exists()  # it is said before anything is learnt
     again = repair(spec, "prompts", text, tmp_path / "s", val=text, count=2, settings=FAST)
     assert again.manifest["m"] == 1
@@ -231,7 +231,13 @@ def test_a_prefix_is_a_bank_of_one(spec: str, data: Task, val: Task, tmp_path: P
         "keys": (1, 4, 2, PLACES, 8),
         "values": (1, 4, 2, PLACES, 8),
     }
-    assert found.manifest["trained_parameters"] == 2 * 4 * 2 * PLACES * 8
+    size = 2 * 4 * 2 * PLACES * 8
+    assert found.manifest["trained_parameters"] == found.manifest["parameters"] == size
+    written = json.loads((tmp_path / "manifest.json").read_text())
+    assert (written["m"], written["n"], written["parameters"]) == (1, PLACES, size)
+    assert written["result"].keys() <= found.manifest.keys()
+    again = repair(spec, "prefix", data, tmp_path, val=val, settings=FAST)
+    assert again.manifest == found.manifest
     assert loss_of(tmp_path, val) == pytest.approx(found.manifest["best_metric"], rel=1e-4)
 
 
@@ -400,6 +406,11 @@ def test_other_work_is_not_touched(
         ("idp", {"val": None}, "idp chooses among 4 prompts on val; name one with --val"),
         ("prompts", {"val": None, "count": 2}, "prompts chooses among 2 prompts on val"),
         ("idp", {"count": 21}, "21 prompts cannot each learn a part of 20 rows; give more rows"),
+        (
+            "idp",
+            {"settings": replace(FAST, seed=2**32 - 2)},
+            "prompt 3 would learn with seed 4294967297, and seeds are below",
+        ),
     ],
 )
 def test_repairs_that_lack_something(
@@ -429,3 +440,38 @@ def test_a_full_disk_is_told_and_nothing_is_lost(
     assert not (tmp_path / "bank.json").exists()
     monkeypatch.setattr(ObjectiveTrainer, "training_step", die)
     assert repair(spec, "prompts", data, tmp_path, count=1, settings=FAST).manifest["m"] == 1
+
+
+def running(name: str, words: int) -> Task:
+    rows = [" ".join((WORDS[i % 7 :] * 40)[:words]) for i in range(12)]
+    return Task(name, "text", tuple(Example(str(i), "", row) for i, row in enumerate(rows)))
+
+
+def test_texts_too_short_to_choose_by_are_told_of_val_alone(spec: str, tmp_path: Path) -> None:
+    long, short = running("long", 200), running("short", 4)
+    for data, val, settings, words in (
+        (long, short, FAST, "no text of short is longer than the 128 tokens"),
+        (
+            long,
+            long,
+            replace(FAST, max_length=64),
+            "no text of long, cut at --max-length 64, is longer than",
+        ),
+        (long, long, replace(FAST, prompt_tokens=300), "--prompt-tokens 300 leaves no room in hf:"),
+    ):
+        with pytest.raises(RepairError, match=words):
+            repair(spec, "idp", data, tmp_path / "o", val=val, count=2, settings=settings)
+    # what is learnt from may be short: only the prompts' usual scores are taken from it
+    found = repair(spec, "idp", short, tmp_path / "bank", val=long, count=2, settings=FAST)
+    assert all(not way["selection"]["usual"] for way in found.manifest["val"]["ways"])
+
+
+def test_a_pad_token_without_an_embedding(folder: Path, data: Task, tmp_path: Path) -> None:
+    """A `[PAD]` that was added behind the vocabulary is never read by the model."""
+    own = shutil.copytree(folder / "whole", tmp_path / "whole")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(own)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(own)
+    model = transformers.AutoModelForCausalLM.from_pretrained(own)
+    assert tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings
+    assert repair(f"hf:{own}", "prompts", data, tmp_path / "o", count=1, settings=FAST)

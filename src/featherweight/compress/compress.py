@@ -8,12 +8,13 @@ hold, to the last bit, the weights that were computed.
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import orjson
 import torch
@@ -99,6 +100,8 @@ def compress(
     compressed, `EngineError` for one that cannot be opened, `DataError` for texts that do not do,
     `OutputError` where `output` is in use.
     """
+    _check_call(recipes, mode, tokens, length)
+    output = Path(os.path.abspath(output))  # noqa: PTH100  (resolve would follow a link)
     source = _source(spec)
     mode = mode or ("sequential" if len(recipes) == 1 else "shared")
     if texts is None and (reading := [r.text for r in recipes if r.reads]):
@@ -117,17 +120,13 @@ def compress(
     every = list(zip(recipes, folders, strict=True))
     left = [(recipe, folder) for recipe, folder in every if not _made(folder, recipe, job)]
     if left:  # what cannot be is said before the first one is made
-        _check(source, spec, [recipe for recipe, _ in left], length)
+        _check(source, spec, [recipe for recipe, _ in left], texts, tokens, length)
     for _, folder in left:
         check_new_folder(folder)
-    for recipe, folder in left:
-        if recipe.structured:
-            assert texts is not None
-            _prune(source, recipe, folder, texts, job, device, progress)
-    every = [one for one in every if not one[0].structured]
-    for group in [[one] for one in every] if mode == "sequential" else [every]:
-        if not group:
-            continue
+    packed = [one for one in every if not one[0].structured]
+    groups = [[one] for one in every if one[0].structured]
+    groups += [[one] for one in packed] if mode == "sequential" else [packed] if packed else []
+    for group in groups:
         name = group[0][1].name if len(group) == 1 else "shared"
         unfinished = group[0][1].parent / f".{name}.partial"
         names = [recipe.text for recipe, _ in group]
@@ -137,8 +136,27 @@ def compress(
         with partial(unfinished, job, names) as store:
             for _, folder in group:
                 sweep_up(folder)
-            _compress(source, group, texts, job, device, store, progress)
+            recipe, folder = group[0]
+            if recipe.structured:
+                assert texts is not None
+                _prune(source, recipe, folder, texts, job, device, progress)
+            else:
+                _compress(source, group, texts, job, device, store, progress)
     return [Made(folder, json.loads((folder / MANIFEST).read_bytes())) for folder in folders]
+
+
+def _check_call(
+    recipes: Sequence[Recipe], mode: str | None, tokens: int, length: int | None
+) -> None:
+    """Raise `CompressError` for arguments that mean nothing."""
+    names = [recipe.text for recipe in recipes]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise CompressError(f"{twice[0]} is named twice; name each recipe once.")
+    if mode not in (None, *get_args(Mode)):
+        raise CompressError(f"no mode is called {mode!r}; choose {', '.join(get_args(Mode))}.")
+    for what, value in (("tokens", tokens), ("length", length)):
+        if value is not None and value < 1:
+            raise CompressError(f"{what} is {value}; give 1 or more.")
 
 
 def _source(spec: str) -> Path:
@@ -189,6 +207,8 @@ def _made(folder: Path, recipe: Recipe, job: dict[str, Any]) -> bool:
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
+        return False
+    if not any(folder.glob("*.safetensors")):
         return False
     return bool(manifest.get("recipe") == recipe.text and manifest.get("job") == job)
 
@@ -341,7 +361,13 @@ def _proof(
         for name, one in store.weights(number, place).items():
             own.pop(f"{name}.weight").data.copy_(one.dense())
     rest = {name: digest_of(parameter.data) for name, parameter in own.items()}
-    return _Proof(rest, _answer(model, tokenizer))
+    answered = _answer(model, tokenizer)
+    if not answered.isfinite().all():
+        raise CompressError(
+            "the compressed model's logits hold NaN or infinity; look for weights that are too "
+            "large, or choose another recipe."
+        )
+    return _Proof(rest, answered)
 
 
 def _prove(folder: Path, digests: dict[str, str], proof: _Proof) -> None:
@@ -370,8 +396,15 @@ def _weight_files(source: Path) -> list[Path]:
     return [source / name for name in sorted(set(index["weight_map"].values()))]
 
 
-def _check(source: Path, spec: str, recipes: Sequence[Recipe], length: int | None) -> None:
-    """Raise `CompressError` where a recipe or `length` does not fit; reads no weights."""
+def _check(
+    source: Path,
+    spec: str,
+    recipes: Sequence[Recipe],
+    texts: Task | None,
+    tokens: int,
+    length: int | None,
+) -> None:
+    """Raise where a recipe, `texts` or `length` do not fit; reads no weights."""
     with opening(spec):
         config = load_config(source)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -385,6 +418,8 @@ def _check(source: Path, spec: str, recipes: Sequence[Recipe], length: int | Non
     packed = [recipe for recipe in recipes if not recipe.structured]
     if packed:
         _check_fit(model, packed)
+    if texts is not None and 0 < len(packed) < len(recipes):  # read again after all others
+        calibration(texts, model, tokenizer, source.name, tokens, length)
 
 
 def _check_names(source: Path, model: Any) -> None:
@@ -442,6 +477,11 @@ def _layers(
         for recipe, result in sorted(zip(recipes, results, strict=True), key=_reordered):
             swept, damping = solve(recipe, weights, inputs)
             for name, one in swept.items():
+                if not one.weight.isfinite().all():
+                    raise CompressError(
+                        f"{name}: {recipe.text} leaves float32's range; look for weights or inputs "
+                        "that are too large."
+                    )
                 check_mask(recipe, name, one)
                 packed = pack(one, recipe.bits, recipe.group, values)
                 dense = packed.dense().to(one.weight.device)
@@ -452,7 +492,8 @@ def _layers(
                         "this is a fault of featherweight's, please report it."
                     )
                 facts = _facts(recipe, name, packed, dense)
-                facts["changed"] = not torch.equal(dense, weights[name])
+                before = weights[name] if recipe.bits else weights[name].to(values).float()
+                facts["changed"] = not torch.equal(dense, before)
                 if inputs is not None:
                     error, naive = inputs.errors(recipe, name, weights[name], one)
                     facts |= {"error_rtn": naive, "error": error, "damping": damping}

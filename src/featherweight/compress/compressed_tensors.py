@@ -41,10 +41,19 @@ def _symmetric(packed: Packed) -> bool:
 
 
 def tensors(weight: str, packed: Packed, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The tensors that stand for `weight`; scales in `dtype`, the model's."""
+    """The tensors that stand for `weight`; scales in `dtype`, the model's.
+
+    Raises `CompressError` where `dtype` does not hold the scales.
+    """
     rows, columns = packed.shape
     assert packed.bits and packed.codes is not None and packed.scales is not None
     codes = unpack_bits(packed.codes, packed.bits, rows * columns).view(rows, columns)
+    if not torch.equal(packed.scales.to(dtype).float(), packed.scales.float()):
+        raise CompressError(
+            f"{weight}: its scales are too small or too large for {dtype}, the model's type, in "
+            "which compressed-tensors keeps them; export it as safetensors, or compress a copy in "
+            "bfloat16."
+        )
     return {
         f"{weight}_packed": _words(codes, packed.bits),
         f"{weight}_scale": packed.scales.to(dtype),

@@ -14,7 +14,6 @@ from featherweight.engines.packed import Packed, unpack_bits
 
 BLOCK = 32
 KINDS = {4: "Q4_1", 8: "Q8_0"}
-BYTES = {"Q4_1": 20, "Q8_0": 34}
 
 
 def kind_of(packed: Packed) -> str | None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors.torch import load_file
 
 from featherweight.compress.calibrate import (
     Masks,
@@ -38,6 +39,7 @@ from featherweight.compress.width import (
     cut_neurons,
 )
 from featherweight.engines.hf_open import (
+    WEIGHTS,
     is_adapter,
     load_config,
     model_folder,
@@ -110,7 +112,9 @@ def prune(
         stored = load_config(folder).dtype or torch.float32
         model, tokenizer = open_model(name, torch.float32, device)
     check_finite(model)
-    counts = {stack: len(found.blocks) for stack, found in stacks(model).items()}
+    whole = {
+        stack: [_shapes(block) for block in found.blocks] for stack, found in stacks(model).items()
+    }
     check_cut(model, depth, ffn, kv)  # what cannot be is said before the long reading
     samples = first(encode(texts.examples, model, tokenizer, spec), tokens)
     before = parameters(model)
@@ -130,10 +134,21 @@ def prune(
             widths[what] = {"before": len(importance[DECODER][0]), "after": size}
             student = cut(student, choose_neurons(stay, size))
     sizes = (before, parameters(student))
+    layers = sum(len(shapes) for blocks in whole.values() for shapes in blocks)
+    same = sum(
+        whole[stack][layer].get(name) == shape
+        for stack, found in stacks(student).items()
+        for layer, block in zip(kept[stack], found.blocks, strict=True)
+        for name, shape in _shapes(block).items()
+    )
 
     manifest = {
         "command": "prune",
         **(facts or {}),
+        "changed": layers - same,
+        "of": layers,
+        "bytes": None,  # known when it is written
+        "bytes_theory": sizes[1] * stored.itemsize,
         "settings": {"layers": depth, "ffn": ffn, "kv": kv},
         "teacher": identity(spec),
         "texts": {
@@ -144,7 +159,7 @@ def prune(
             "texts_sha256": texts_sha256(texts.examples),
         },
         "layers": {
-            stack: {"of": counts[stack], "kept": kept[stack], "influence": influence[stack]}
+            stack: {"of": len(whole[stack]), "kept": kept[stack], "influence": influence[stack]}
             for stack in kept
         },
         "widths": widths,
@@ -156,6 +171,15 @@ def prune(
     with write_folder(output) as temporary, safetensor_errors():
         _save(student, stored, folder, temporary, manifest, proof)
     return Pruned(output, kept, influence, widths, sizes, manifest)
+
+
+def _shapes(block: Any) -> dict[str, tuple[int, ...]]:
+    """Of a block's linear layers."""
+    return {
+        name: tuple(part.weight.shape)
+        for name, part in block.named_modules()
+        if isinstance(part, torch.nn.Linear)
+    }
 
 
 def check_cut(model: Any, depth: int | None, ffn: int | None, kv: int | None) -> None:
@@ -218,6 +242,11 @@ def _save(
     """Fill `output`; raises `CompressError` where it does not answer as `student` does."""
     kind, device = student.config.model_type, student.device
     expected = logits(student, proof)
+    if not expected.isfinite().all():
+        raise CompressError(
+            f"{kind}: the cut model's logits hold NaN or infinity; look for weights that are too "
+            "large."
+        )
     try:
         with quiet():
             student.to(stored).save_pretrained(output)
@@ -227,6 +256,11 @@ def _save(
             f"{kind}: transformers does not save this cut ({why}); correct the teacher's config "
             "files, or choose another architecture."
         ) from error
+    manifest["bytes"] = sum(
+        tensor.numel() * tensor.element_size()
+        for path in output.glob(WEIGHTS)
+        for tensor in load_file(path).values()
+    )
     for pattern in CARRIED:
         for path in filter(Path.is_file, teacher.glob(pattern)):
             shutil.copyfile(path, output / path.name)

@@ -15,7 +15,7 @@ from torch import Tensor
 from featherweight.compress.layerwise import Place
 from featherweight.engines.packed import PARTS, Packed
 from featherweight.engines.safetensor import safetensor_errors
-from featherweight.errors import OutputError
+from featherweight.errors import CompressError, OutputError
 from featherweight.files import check_writable, locked, output_errors, whole, write_atomic
 
 JOB = "job.json"
@@ -73,7 +73,8 @@ def _packed(facts: dict[str, Any], tensors: dict[str, Tensor], name: str) -> Pac
 def partial(folder: Path, job: dict[str, Any], recipes: Sequence[str]) -> Iterator[Store]:
     """The store in `folder`, for this very job; the folder goes when the block ends well.
 
-    It stays when the block raises and something is in the store. Raises `OutputError` where another
+    It stays when the block is stopped and something is in the store; what cannot be compressed
+    (`CompressError`) could not be the next time. Raises `OutputError` where another
     job's unfinished work lies there, or another process is at it.
     """
     check_writable(folder)
@@ -88,8 +89,8 @@ def partial(folder: Path, job: dict[str, Any], recipes: Sequence[str]) -> Iterat
         try:
             write_atomic(folder / JOB, orjson.dumps(key, option=orjson.OPT_INDENT_2))
             yield Store(folder, len(recipes))
-        except BaseException:
-            if not _finished(folder):
+        except BaseException as error:
+            if isinstance(error, CompressError) or not _finished(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)

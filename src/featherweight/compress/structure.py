@@ -99,7 +99,7 @@ def mlp(model: Any, block: Any) -> Mlp:
             return Mlp(owner, tuple(parts[:-1]), parts[-1])
     raise CompressError(
         f"{model.config.model_type}: its MLP is not known here, so the width cannot be cut; known "
-        "are gate_proj, up_proj, down_proj and T5's wi, wo. Leave --width out."
+        "are gate_proj, up_proj, down_proj and T5's wi, wo. Leave the width as it is."
     )
 
 

@@ -41,6 +41,7 @@ from featherweight.engines.gguf_write import Field, field, write_gguf
 from featherweight.engines.identity import TOKENIZER, identity
 from featherweight.engines.load import missing
 from featherweight.engines.packed import Packed, is_packed, read_packed
+from featherweight.engines.safetensor import safetensor_errors
 from featherweight.errors import EngineError, OutputError
 from featherweight.files import output_errors, whole
 
@@ -298,7 +299,8 @@ def chosen_type(format: str, type: str | None) -> str:
         return types[0]
     if type not in types:
         raise EngineError(
-            f"{format} is not written as {type}; choose {', '.join(filter(None, types))}."
+            f"{format} is not written as {type}; "
+            f"{'choose ' + ', '.join(filter(None, types)) if any(types) else 'leave --type out'}."
         )
     return type
 
@@ -404,7 +406,7 @@ def _versions() -> dict[str, str]:
 @contextmanager
 def _writing(output: Path) -> Iterator[Path]:
     """A temporary path that becomes `output`; what the disk refuses becomes an `OutputError`."""
-    with output_errors(output):
+    with output_errors(output), safetensor_errors():
         output.parent.mkdir(parents=True, exist_ok=True)
         with whole(output) as temporary:
             yield temporary

@@ -254,7 +254,10 @@ def max_difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """The type that most of a directory's weights are stored in."""
+    """The type that most of a directory's weights are stored in; of a packed one its model's."""
+    if is_packed(folder):
+        dtype: torch.dtype = hf_open.load_config(folder).dtype or torch.float32
+        return dtype
     sizes: dict[str, int] = {}
     for path in folder.glob(hf_open.WEIGHTS):
         with safe_open(path, "pt") as file:

@@ -41,7 +41,7 @@ class Soft(nn.Module):  # type: ignore[misc]
         """It starts as the tokens `ids` [n]. Raises `TrainingError` for an unfit architecture."""
         super().__init__()
         if why := unfit(model.config):
-            raise TrainingError(f"{base}: {why}; use --tune lora.")
+            raise TrainingError(f"{base}: {why}; learn a LoRA instead.")
         self.base = model.requires_grad_(False)
         self.name = str(Path(base).resolve()) if Path(base).is_dir() else base
         self.config, self.generation_config = model.config, model.generation_config

@@ -294,8 +294,8 @@ def _check_kept(cache: TeacherCache, plan: Plan) -> None:
 def _collated(
     reader: Reader, cache: TeacherCache | None, batch: Sequence[Sample]
 ) -> dict[str, Any]:
-    pad = reader.tokenizer.pad_token_id or 0
-    found: dict[str, Any] = collate(batch, seq2seq=reader.seq2seq, start=reader.start, pad=pad)
+    # a tokenizer's own may have no embedding; what is padded is never looked at
+    found: dict[str, Any] = collate(batch, seq2seq=reader.seq2seq, start=reader.start, pad=0)
     if cache is not None:
         found |= cache.batch(batch)
     return found

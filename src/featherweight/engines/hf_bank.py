@@ -98,7 +98,9 @@ def read_bank(name: str, folder: Path) -> Stored:
         )
         if set(tensors) not in ({"prompts"}, {"keys", "values"}) or not stored.m or not stored.n:
             raise KeyError(f"prompts in {TENSORS}")
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, SafetensorError) as error:
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise ValueError(f"NaN or infinity in {TENSORS}")
+    except (OSError, LookupError, ValueError, TypeError, StopIteration, SafetensorError) as error:
         why = " ".join(str(error).split())[:200]
         raise EngineError(
             f"{name} holds no whole prompt bank ({why}); make it again with `featherweight repair`."

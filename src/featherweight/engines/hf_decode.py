@@ -18,6 +18,11 @@ from featherweight.engines.hf_vocabulary import Vocabulary
 from featherweight.engines.text import TextHolder, repeats
 from featherweight.engines.types import Delta, FinishReason, Request, TopLogprob, Watcher
 
+NO_NUMBER = (
+    "the model's output is not a number; its weights are broken or its precision is too narrow for "
+    "it, so try dtype fp32."
+)
+
 
 @dataclass(eq=False)
 class Row:
@@ -122,10 +127,7 @@ def _choose(rows: Sequence[Row], logits: torch.Tensor, vocabulary: Vocabulary) -
         if finite[i]:
             _add(row, tokens[i], values[i], logprobs[i], vocabulary)
         else:
-            row.error = (
-                "the model's output is not a number; its weights are broken or its precision is "
-                "too narrow for it, so try dtype fp32."
-            )
+            row.error = NO_NUMBER
     return tokens
 
 

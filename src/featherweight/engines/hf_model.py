@@ -49,7 +49,7 @@ class Model:
         self.raw = raw.eval()
         self.config = raw.config.get_text_config()
         self.seq2seq = bool(raw.config.is_encoder_decoder)
-        self._name = name
+        self.name = name
         self._accepts = set(inspect.signature(_bare(raw).forward).parameters)
         self.bank: Bank | None = getattr(raw, "prompt_bank", None)
 
@@ -151,7 +151,7 @@ class Model:
             start = self.config.decoder_start_token_id
         if start is None:
             raise EngineError(
-                f"{self._name}: its config names no decoder_start_token_id; add it to config.json."
+                f"{self.name}: its config names no decoder_start_token_id; add it to config.json."
             )
         forced = settings.forced_bos_token_id
         return [start] if forced is None else [start, forced]
@@ -196,7 +196,7 @@ class Model:
         layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", None)
         if not layers or not all(hasattr(layer, "batch_select_indices") for layer in layers):
             raise EngineError(
-                f"{self._name}: the model keeps no key-value cache that featherweight can use; "
+                f"{self.name}: the model keeps no key-value cache that featherweight can use; "
                 "choose a model whose layers are all attention."
             )
         return cache

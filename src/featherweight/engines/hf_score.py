@@ -1,12 +1,15 @@
 """Log-probabilities of given texts, one batch at a time, without ever holding [T, V]."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from featherweight.engines.hf_decode import NO_NUMBER
 from featherweight.engines.hf_model import Model, pad
 from featherweight.engines.hf_prompts import Encoded
+from featherweight.errors import EngineError
 
 SCORE_ROWS = 512  # rows of logits held at once
 
@@ -21,8 +24,14 @@ class Pair:
 
 
 def score(model: Model, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
-    """Log-probability of every target token; no target may be empty."""
-    return (_score_seq2seq if model.seq2seq else _score_decoder)(model, pairs)
+    """Log-probability of every target token; no target may be empty.
+
+    Raises `EngineError` where one is NaN.
+    """
+    found = (_score_seq2seq if model.seq2seq else _score_decoder)(model, pairs)
+    if any(math.isnan(value) for values in found for value in values):
+        raise EngineError(f"{model.name}: {NO_NUMBER}")
+    return found
 
 
 def _score_decoder(model: Model, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:

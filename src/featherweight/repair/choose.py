@@ -19,7 +19,6 @@ from featherweight.engines.hf_bank import Bank, Selection, Stored
 from featherweight.engines.hf_model import Model, pad
 from featherweight.engines.hf_prompts import Encoded
 from featherweight.engines.hf_score import Pair, score
-from featherweight.errors import RepairError
 
 PREFIX = 128
 LAYERS = (0, 2, 4, 8)
@@ -61,10 +60,7 @@ Context = tuple[list[int], list[int]]
 
 
 def contexts(samples: Sequence[Sample], running: bool) -> list[Context]:
-    """Of every sample; `running` text gives its first `PREFIX` tokens to the choice.
-
-    Raises `RepairError` where all are too short for both.
-    """
+    """Of every sample that is long enough; `running` text gives `PREFIX` tokens to the choice."""
     found = []
     for sample in samples:
         prompt, target = list(sample.prompt), list(sample.target)
@@ -73,10 +69,6 @@ def contexts(samples: Sequence[Sample], running: bool) -> list[Context]:
             prompt, target = prompt + target[:cut], target[cut:]
         if target:
             found.append((prompt, target))
-    if not found:
-        raise RepairError(
-            f"the texts to choose on are all shorter than {PREFIX} tokens; give longer ones."
-        )
     return found
 
 
@@ -142,14 +134,14 @@ def choose(
     """All ways to choose that are tried, the best on val first.
 
     Layers `LAYERS` that the model has, all or the last of an input's tokens, with and without each
-    prompt's first key, with and without the usual scores over `learnt` subtracted.
+    prompt's first key, with and without the usual scores over `learnt`, if any, subtracted.
     """
     found = []
     every = list(_ways(len(model.model.layers)))
     for number, way in enumerate(every):
         one = replace(bank, selection=way)
         plain = scores(model, one, pairs)
-        for used in ((), usual(model, one, learnt)):
+        for used in ((), usual(model, one, learnt)) if learnt else ((),):
             won = (plain - torch.tensor(used or [0.0] * bank.m)).argmax(1)
             wins = torch.bincount(won, minlength=bank.m)
             selection = replace(way, usual=used)

@@ -26,13 +26,20 @@ from featherweight.distill.folder import alone, described
 from featherweight.distill.soft import save_bank
 from featherweight.distill.student import open_base
 from featherweight.distill.watch import Tell
-from featherweight.engines.hf_bank import BANK, TENSORS, Stored
+from featherweight.engines.hf_bank import BANK, TENSORS, Stored, read_bank
 from featherweight.engines.hf_open import choose_dtype
 from featherweight.engines.safetensor import safetensor_errors
 from featherweight.errors import OutputError, RepairError
 from featherweight.files import output_errors, write_atomic
 from featherweight.repair.bank import combine, read_prompts
-from featherweight.repair.choose import Context, choose, contexts, in_one_pass, losses
+from featherweight.repair.choose import (
+    PREFIX,
+    Context,
+    choose,
+    contexts,
+    in_one_pass,
+    losses,
+)
 from featherweight.tasks import Example, Task
 from featherweight.tasks.run import versions
 
@@ -84,11 +91,19 @@ def repair(
         else:
             own = replace(settings, method=method)
         trained = train(spec, data, output, val=val, teacher=teacher, settings=own, tell=tell)
-        return Repaired(trained.folder, trained.result)
+        told = _told(read_bank(str(output), output)) if method == "prefix" else {}
+        manifest = orjson.loads((output / MANIFEST).read_bytes()) | told
+        write_atomic(output / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
+        return Repaired(trained.folder, {**trained.result, **told})
     if count < 1 or (method == "idp" and count < 2):
         raise RepairError(f"{method} cannot choose among {count} prompts; give it 2 or more.")
     if val is None and count > 1:
         raise RepairError(f"{method} chooses among {count} prompts on val; name one with --val.")
+    if settings.seed + count > 2**32:
+        raise RepairError(
+            f"prompt {count - 1} would learn with seed {settings.seed + count - 1}, and seeds are "
+            "below 2**32; give a lower --seed."
+        )
     return _prompts(spec, method, data, output, val, teacher, count, settings, tell, progress)
 
 
@@ -131,14 +146,7 @@ def _prompts(
 def _publish(
     output: Path, run: Mapping[str, Any], bank: Stored, facts: Mapping[str, Any]
 ) -> Repaired:
-    manifest = {
-        "run": run,
-        "m": bank.m,
-        "n": bank.n,
-        "parameters": sum(tensor.numel() for tensor in bank.tensors.values()),
-        **facts,
-        "versions": versions(),
-    }
+    manifest = {"run": run, **_told(bank), **facts, "versions": versions()}
     raw = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
     with (
         output_errors(output),
@@ -150,6 +158,11 @@ def _publish(
             (Path(folder) / name).replace(output / name)
     write_atomic(output / MANIFEST, raw + b"\n")
     return Repaired(output, orjson.loads(raw))
+
+
+def _told(bank: Stored) -> dict[str, int]:
+    size = sum(tensor.numel() for tensor in bank.tensors.values())
+    return {"m": bank.m, "n": bank.n, "parameters": size}
 
 
 def _slice(examples: Sequence[Example], number: int, count: int) -> tuple[Example, ...]:
@@ -213,7 +226,8 @@ def _decided(
     if method == "prompts":
         return prompts[best], facts
     bank = combine(prompts)
-    ways = choose(model, bank, learnt[:: -(-len(learnt) // USUAL)], asked, measured, progress)
+    some = learnt[:: max(1, -(-len(learnt) // USUAL))]
+    ways = choose(model, bank, some, asked, measured, progress)
     facts["val"]["ways"] = [asdict(way) for way in ways]
     if deep := next((way for way in ways if way.selection.layer), None):
         once = in_one_pass(model, bank, deep, asked, measured)
@@ -225,17 +239,29 @@ def _decided(
 def _asked(
     spec: str, method: Method, data: Task, val: Task, settings: Settings, n: int
 ) -> tuple[Any, list[Context], list[Context]]:
-    """The model, and what a choice is made on: of `val`, and for `idp` of `data`.
+    """The model, and what a choice is made on: of `val`, and for `idp` what there is of `data`.
 
-    Raises `RepairError` where all texts are too short, beside prompts of `n` tokens.
+    Raises `RepairError` where all texts of `val` are too short, beside prompts of `n` tokens, and
+    where these leave no room.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, tokenizer, _ = open_base(spec, choose_dtype(settings.dtype, device)[0], device)
     reader = Reader(model, tokenizer, spec)
     room = reader.context - n
+    if room < 2:
+        raise RepairError(
+            f"--prompt-tokens {n} leaves no room in {spec}, which holds {reader.context} tokens; "
+            "give fewer."
+        )
     length = min(settings.max_length or room, room)
 
     def read(task: Task) -> list[Context]:
         return contexts(samples(task, reader, length), task.kind == "text")
 
-    return model, read(val), read(data) if method == "idp" else []
+    if not (chosen := read(val)):
+        cut = f", cut at --max-length {length}," if length < room else ""
+        raise RepairError(
+            f"no text of {val.name}{cut} is longer than the {PREFIX} tokens that a prompt is "
+            "chosen by; give longer ones."
+        )
+    return model, chosen, read(data) if method == "idp" else []

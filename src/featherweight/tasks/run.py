@@ -196,6 +196,8 @@ def _likelihoods(examples: Sequence[Example], engine: Engine) -> Iterator[Row]:
         try:
             tokens = [next(scored) for _ in example.choices]
         except EngineError as error:
+            if engine.params is not None:  # it is no server, which may not tell them
+                raise
             hint = "or have the model name a choice with --how generation"
             raise EngineError(f"{str(error).rstrip('.')}, {hint}.") from error
         sums = np.array([sum(t) for t in tokens])
