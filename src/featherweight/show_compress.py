@@ -46,7 +46,7 @@ def work_progress() -> Iterator[Tick | None]:
 
 def print_made(console: Console, made: Sequence[Made]) -> None:
     """A row a recipe: layers changed, size, error beside the plain way's; then how to open it."""
-    packed = [one for one in made if "changed" in one.manifest]
+    packed = [one for one in made if "widths" not in one.manifest]
     if packed:
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
         table.add_column("recipe", overflow="fold")
@@ -66,7 +66,7 @@ def print_made(console: Console, made: Sequence[Made]) -> None:
         for one in packed:
             _damped(console, one.manifest)
     for one in made:
-        if "changed" not in one.manifest:
+        if "widths" in one.manifest:
             _cut(console, one.manifest)
     for one in made:
         folder = printable(str(one.folder))

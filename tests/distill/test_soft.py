@@ -420,7 +420,7 @@ def test_settings_that_do_not_fit(
 @pytest.mark.parametrize("kind", ["t5", "phi3", "mistral"])
 def test_models_that_take_no_prompt(task: Task, tmp_path: Path, kind: str) -> None:
     spec = f"hf:{save_tiny(kind, tmp_path / 'model')}"
-    with pytest.raises(TrainingError, match="use --tune lora"):
+    with pytest.raises(TrainingError, match="learn a LoRA instead"):
         train(spec, task, tmp_path / "o", settings=Settings(tune="prompt", **FAST))
 
 

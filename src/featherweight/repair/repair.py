@@ -94,7 +94,7 @@ def repair(
         told = _told(read_bank(str(output), output)) if method == "prefix" else {}
         manifest = orjson.loads((output / MANIFEST).read_bytes()) | told
         write_atomic(output / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
-        return Repaired(trained.folder, {**trained.result, **told})
+        return Repaired(trained.folder, trained.result)
     if count < 1 or (method == "idp" and count < 2):
         raise RepairError(f"{method} cannot choose among {count} prompts; give it 2 or more.")
     if val is None and count > 1:
