@@ -54,7 +54,8 @@ def case(rows: int, size: int, rounds: int) -> list[dict]:
     """Seconds of every step, the median of rounds."""
     whole = made(rows, size)
     tied = replace(whole, rows=tuple(map(rounded, whole.rows)))
-    path = Path(tempfile.mkdtemp()) / "log.jsonl"
+    folder = tempfile.TemporaryDirectory()  # removed with the last reference
+    path = Path(folder.name) / "log.jsonl"
     write_log(whole, path)
     steps: dict[str, Callable[[], object]] = {
         "calibrate": lambda: calibrate(whole, ["mean"], quality=5.0),

@@ -111,7 +111,7 @@ def print_calibration(
         table.add_row(
             Text(printable(stage.model), style="dim"),
             f"trusted where {name} is above {threshold.value:.5g}",
-            f"passes on {_percent(done.deferral[number])} of the questions",
+            f"passes on {_percent(done.deferral[number])}",
         )
         if promise["groups"] != promise["n"]:
             table.add_row(

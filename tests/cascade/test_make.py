@@ -188,6 +188,19 @@ def test_alternatives_that_nobody_asked_for(name: str) -> None:
     assert calibrate(with_tokens(0), ["mean"], budget=[0.3])
 
 
+def test_a_middle_stage_that_is_not_reached_may_stay() -> None:
+    """The first answers everything: that is no reason to refuse the rule."""
+    log = told(900, stages=3)
+    rows = tuple(
+        replace(row, stages=tuple(replace(one, quality=50.0) for one in row.stages))
+        for row in log.rows
+    )
+    whole = replace(log, rows=rows)
+    rule, found = calibrate(whole, ["length"], quality=20)
+    assert [share.mean for share in found.realised.deferral] == [0.0, 0.0]
+    assert len(rule.stages) == 3
+
+
 def test_the_header_names_its_models_once() -> None:
     first, second = LOG.extra["stages"]
     for stages in ([second, first], [first, {**second, "model": "gguf:other"}]):

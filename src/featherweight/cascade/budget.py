@@ -89,8 +89,8 @@ def _below(values: Floats, ties: Floats, weights: Floats, limit: float) -> Place
 def _apart(values: Floats, ties: Floats, place: Place) -> Place:
     """`place`, or one halfway down to the next score: rounding is not to decide about its row.
 
-    The same rows are below it, and fewer of others. Where equal scores lie on both sides of a place
-    it stays where it is.
+    The same rows are below it; a new question is passed on less often, if anything. Where equal
+    scores lie on both sides of a place it stays where it is.
     """
     below = values[_less(values, ties, place)]
     if not len(below) or not np.isfinite([below.max(), place[0]]).all():

@@ -278,11 +278,13 @@ def made(
         last = number == len(about) - 1
         score = None if last else scores[number]
         threshold = None if last else calibration.thresholds[number]
-        if threshold is not None and reached[number + 1] >= reached[number]:
+        # one that is not reached, since those before answer everything, costs nothing
+        idle = not last and 0 < reached[number] <= reached[number + 1]
+        if threshold is not None and (idle or not np.isfinite(threshold.value)):
             raise CascadeError(
                 f"stage {number} ({log.models[number]}) would answer none of the "
                 f"{calibration.promise['n']} questions in the calibrate split under this target; "
-                "ask for less, choose another score, or leave the stage out."
+                "choose another target or score, or leave the stage out."
             )
         k = 0 if score is None else alternatives(score)
         if one.top_logprobs < k:

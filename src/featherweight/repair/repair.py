@@ -91,9 +91,11 @@ def repair(
         else:
             own = replace(settings, method=method)
         trained = train(spec, data, output, val=val, teacher=teacher, settings=own, tell=tell)
-        told = _told(read_bank(str(output), output)) if method == "prefix" else {}
-        manifest = orjson.loads((output / MANIFEST).read_bytes()) | told
-        write_atomic(output / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
+        if method == "prefix":
+            bank = read_bank(str(output), output)
+            manifest = orjson.loads((output / MANIFEST).read_bytes()) | _told(bank)
+            raw = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
+            write_atomic(output / MANIFEST, raw + b"\n")
         return Repaired(trained.folder, trained.result)
     if count < 1 or (method == "idp" and count < 2):
         raise RepairError(f"{method} cannot choose among {count} prompts; give it 2 or more.")
