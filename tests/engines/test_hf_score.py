@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_llama import save_tiny_llama  # noqa: E402
 
-from featherweight.engines import hf_score  # noqa: E402
+from featherweight.engines import batches, hf_score  # noqa: E402
 from featherweight.engines.transformers import TransformersEngine  # noqa: E402
 from featherweight.engines.types import Prompt  # noqa: E402
 from featherweight.errors import EngineError  # noqa: E402
@@ -101,6 +101,31 @@ def test_a_prompt_is_read_once(engine: TransformersEngine, forwards: list[tuple[
     forwards.clear()
     list(engine.score([("The team", " x"), (QUESTION, " yes"), ("The team", " yes")]))
     assert forwards[0] == (2, size)
+
+
+def test_short_choices_are_not_padded_to_a_long_one(
+    engine: TransformersEngine, forwards: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "ENOUGH", 16)
+    whole = [ONE[2], *ONE[:2], *((QUESTION, f" {word}") for word in "abcdef")]
+    together = list(engine.score(whole))
+    sizes = [len(engine._prompts.split(*pair)[1]) - 1 for pair in whole]
+    read = sum(rows * width for rows, width in forwards[1:])
+    assert sum(sizes) <= read < len(whole) * max(sizes) / 2
+    for pair, found in zip(whole, together, strict=True):
+        assert found == pytest.approx(plain(engine, *pair), abs=1e-4)
+
+
+def test_prompts_of_like_length_are_read_together(
+    engine: TransformersEngine, forwards: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "ENOUGH", 16)
+    pairs = [(f"{'word ' * n}Answer:", f" {c}") for c in "abc" for n in (40, 1, 39, 2)]
+    together = list(engine.score(pairs))
+    prompts = [shape for shape in forwards if shape[1] > 30 or shape[0] == 2]
+    assert [rows for rows, _ in prompts] == [2, 2]  # two long, two short, each with its choices
+    for pair, found in zip(pairs, together, strict=True):
+        assert found == pytest.approx(plain(engine, *pair), abs=1e-4)
 
 
 def test_a_long_text_is_read_in_pieces(

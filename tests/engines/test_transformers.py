@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from featherweight.engines import hf_score  # noqa: E402
 from featherweight.engines.openai import OpenAIEngine  # noqa: E402
-from featherweight.engines.transformers import TransformersEngine, batches, choose_dtype  # noqa: E402
+from featherweight.engines.transformers import TransformersEngine, choose_dtype  # noqa: E402
 from featherweight.engines.types import Message, Prompt, Request  # noqa: E402
 from featherweight.errors import ContextLengthError, EngineError  # noqa: E402
 
@@ -535,15 +535,6 @@ def test_the_dtype_and_its_reason_can_be_read(llama: Any, t5: Any, llama_dir: Pa
     assert (llama.context_length, t5.context_length) == (256, 4096)
     given = TransformersEngine.open(str(llama_dir), device="cpu", context_length=20)
     assert given.context_length == 20
-
-
-def test_batches_keep_to_their_budget() -> None:
-    items = [(3, 4), (10, 1), (2, 2), (50, 50), (3, 3)]
-    found = list(batches(items, lambda item: item, 30))
-    assert sorted(item for batch in found for item in batch) == sorted(items)
-    for batch in found:
-        width = max(a for a, _ in batch) + max(b for _, b in batch)
-        assert len(batch) == 1 or len(batch) * width <= 30
 
 
 # ---- beginnings to continue, and text that stays text

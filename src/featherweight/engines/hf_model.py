@@ -6,7 +6,8 @@ positions; an encoder-decoder's are padded on the right. B rows, T tokens, V voc
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,6 +29,14 @@ class State:
     positions: Any  # [B, 1] of the next token; None for an encoder-decoder
     encoded: torch.Tensor | None  # [B, T, H], the encoder's output
     chosen: torch.Tensor | None = None  # [B], which soft prompt each row was put behind
+
+    def rows(self, live: list[int]) -> "State":
+        """These rows, each as often as it is named, as a state of their own."""
+        cache = copy(self.cache)
+        cache.layers = [copy(layer) for layer in self.cache.layers]  # new tensors replace theirs
+        taken = replace(self, cache=cache)
+        taken.keep(live)
+        return taken
 
     def keep(self, live: list[int]) -> None:
         """Drop every row that is not in `live`."""

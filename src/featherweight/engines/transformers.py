@@ -5,26 +5,27 @@ A request's answer does not depend on its batch mates beyond rounding. The parts
 and `hf_score`; here they are put together as an engine.
 """
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from featherweight.engines.attention import width_of_config
+from featherweight.engines.batches import batches
 from featherweight.engines.hf_decode import Row, decode
 from featherweight.engines.hf_model import Model
 from featherweight.engines.hf_open import choose_dtype, open_model, opening
 from featherweight.engines.hf_prompts import Encoded, Prompts
-from featherweight.engines.hf_score import Pair, score
+from featherweight.engines.hf_score import Pair, score, score_batches
 from featherweight.engines.hf_vocabulary import Vocabulary
 from featherweight.engines.text import check_context, check_request, split_beginning
 from featherweight.engines.threads import in_thread
 from featherweight.engines.types import Delta, Generation, Prompt, Request, Watcher, failed
 from featherweight.errors import EngineError
 
-WINDOW = 256  # requests sorted by length together; bounds memory and keeps results coming
+WINDOW, SCORED = 256, 1024  # answers, scores sorted by length together; results keep coming
 
 
 class TransformersEngine:
@@ -170,7 +171,7 @@ class TransformersEngine:
         """
         self._opened()
         iterator = iter(pairs)
-        while window := list(islice(iterator, WINDOW)):
+        while window := list(islice(iterator, SCORED)):
             yield from self._score_window(window)
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -191,7 +192,7 @@ class TransformersEngine:
             )
         first = self._prompts.start_id if start else None
         iterator = iter(rows)
-        while window := list(islice(iterator, WINDOW)):
+        while window := list(islice(iterator, SCORED)):
             yield from self._score_pairs(
                 [self._row_pair(i, ids, first, known) for i, ids in enumerate(window)]
             )
@@ -285,11 +286,7 @@ class TransformersEngine:
         """Scores in the order given, each batch as soon as it and those before it are done."""
         done: dict[int, tuple[float, ...]] = {p.index: () for p in pairs if not p.target}
         given = 0
-        for batch in batches(
-            [p for p in pairs if p.target],
-            lambda p: (len(p.prompt), len(p.target)),
-            self._batch_tokens,
-        ):
+        for batch in score_batches([p for p in pairs if p.target], self._batch_tokens):
             scored = score(self._opened(), batch)
             done.update(zip((p.index for p in batch), scored, strict=True))
             while given in done:
@@ -303,27 +300,3 @@ class TransformersEngine:
         found, target = self._prompts.split(prompt, continuation)
         check_context(self._name, len(found), len(target), self._context)
         return Pair(index, found, target)
-
-
-T = TypeVar("T")
-
-
-def batches(
-    items: Sequence[T], cost: Callable[[T], tuple[int, int]], budget: int
-) -> Iterator[list[T]]:
-    """Sort by length and cut so that rows x (longest first + longest second part) <= budget.
-
-    Longest first, so that a batch too large for memory fails at once. A single item may exceed
-    the budget.
-    """
-    batch: list[T] = []
-    first = second = 0
-    for item in sorted(items, key=lambda item: sum(cost(item)), reverse=True):
-        a, b = cost(item)
-        if batch and (len(batch) + 1) * (max(first, a) + max(second, b)) > budget:
-            yield batch
-            batch, first, second = [], 0, 0
-        batch.append(item)
-        first, second = max(first, a), max(second, b)
-    if batch:
-        yield batch

@@ -111,7 +111,7 @@ def embed(
     """Unit embeddings [T, H] and weights [T] of each text's tokens, special ones included."""
     import torch
 
-    from featherweight.engines.transformers import batches
+    from featherweight.engines.batches import batches
 
     tokenizer = encoder.tokenizer
     special = [tokenizer.cls_token_id, tokenizer.sep_token_id]

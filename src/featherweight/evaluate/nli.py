@@ -67,7 +67,7 @@ class Nli:
         """P(entailment) of distinct pairs that fit."""
         import torch
 
-        from featherweight.engines.transformers import batches
+        from featherweight.engines.batches import batches
 
         found: dict[Pair, float] = {}
         for batch in batches(pairs, lambda p: (lengths[p[0]], lengths[p[1]]), self.batch_tokens):
