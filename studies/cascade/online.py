@@ -12,12 +12,14 @@ online.json, with the curves of every order, and online.md.
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from featherweight.cascade.closed import agreement
 from featherweight.cascade.events import STUDENT
 from featherweight.cascade.hindsight import Fixed, always, best_fixed, from_first
 from featherweight.cascade.log import read_log
@@ -48,7 +50,7 @@ def main() -> None:
     found, domains = streamed(args.log, args.data, args.score, args.cost)
     result = study(found, domains, args.price, args.score)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "online.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "online.json").write_text(json.dumps(result) + "\n")
     page = markdown(result)
     (args.out / "online.md").write_text(page)
     print(page)
@@ -101,10 +103,10 @@ def study(
     found: Stream, domains: Sequence[str], prices: Sequence[float], score: str
 ) -> dict[str, Any]:
     """All numbers, as plain data."""
-    small = found.log.models[0]
+    small, *_, large = models = [Path(name).name for name in found.log.models]
     others = {score: found.scores, **tables(found)}
     result: dict[str, Any] = {
-        "models": list(found.log.models),
+        "models": models,
         "metric": found.log.metric.name,
         "score": score,
         "cost": found.kind,
@@ -119,14 +121,15 @@ def study(
         best = best_fixed(found, price)
         same: dict[str, Fixed] = {
             f"always {small}": always(found, price, 0),
-            f"always {found.log.models[-1]}": always(found, price, len(found.log.models) - 1),
+            f"always {large}": always(found, price, len(models) - 1),
+            "each task's commonest answer, for nothing": commonest(found, domains),
             f"best fixed threshold in hindsight ({score})": best,
             "best fixed score and threshold in hindsight": best_fixed(found, price, others),
         }
         systems: dict[str, dict[str, Numbers]] = {}
         curves = {}
         for seed, (order, rows) in enumerate(orders(domains).items()):
-            run = replay(found, Learner(len(found.log.models), Settings(price, seed=seed)), rows)
+            run = replay(found, Learner(len(models), Settings(price, seed=seed)), rows)
             systems.setdefault("learner", {})[order] = of_learner(run, best)
             name = f"threshold from the first {FIRST}"
             first = from_first(found, price, rows, FIRST)
@@ -142,6 +145,21 @@ def study(
             "best_threshold": [finite(value) for value in best.thresholds],
         }
     return result
+
+
+def commonest(found: Stream, domains: Sequence[str]) -> Fixed:
+    """What a model of the words could know without reading them; of the truth, in hindsight."""
+    targets = [example.target for example in found.examples]
+    answers = {
+        name: Counter(t for t, domain in zip(targets, domains, strict=True) if domain == name)
+        for name in dict.fromkeys(domains)
+    }
+    said = [answers[domain].most_common(1)[0][0] for domain in domains]
+    right = np.array([text == target for text, target in zip(said, targets, strict=True)], float)
+    large = [row.stages[-1].text for row in found.log.rows]
+    choices = [example.choices for example in found.examples]
+    agreed = np.array([agreement(*one) for one in zip(said, large, choices, strict=True)])
+    return Fixed("commonest", (), right, agreed, np.zeros(len(right)), right)
 
 
 def finite(value: float) -> float | str:
