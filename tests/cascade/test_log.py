@@ -224,6 +224,8 @@ HEADERS: list[tuple[Any, str]] = [
     ({"metric": {"name": "f1", "low": -1e308, "high": 1e308}}, "line 1: the metric's low and high"),
     ({"models": "small"}, "line 1: 'models' is text; write the stages' names"),
     ({"models": ["small"]}, "line 1: 1 in 'models'; a cascade has two or more"),
+    ({"rows": 2}, "log.jsonl: its header says 2 rows, 1 are here; copy the whole log, or take"),
+    ({"rows": "1"}, "log.jsonl: its header says text rows, 1 are here; copy the"),
 ]
 
 
@@ -234,6 +236,15 @@ def test_a_bad_header_is_named(tmp_path: Path, changes: Any, message: str) -> No
     path = tmp_path / "log.jsonl"
     path.write_text("\n".join([*head, row_json(row("1", "a"))]))
     with pytest.raises(DataError, match=message):
+        read_log(path)
+
+
+def test_a_log_that_was_cut_short_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    write_log(Log(METRIC, MODELS, (row("1", "a"), row("2", "b"))), path)
+    assert len(read_log(path).rows) == 2
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    with pytest.raises(DataError, match="its header says 2 rows, 1 are here"):
         read_log(path)
 
 

@@ -20,7 +20,7 @@ from featherweight.rows import Row as Line
 from featherweight.rows import read_rows, what
 
 FORMAT, VERSION = "featherweight-cascade-log", 1
-HEADER = ("format", "version", "metric", "models")
+HEADER = ("format", "version", "metric", "models", "rows")
 ROW = ("id", "group", "split", "stages", "prompt_sha256")
 STAGE = (
     "model text quality token_logprobs usage seconds flops usd margins entropies ended error"
@@ -61,6 +61,12 @@ def read_log(path: Path) -> Log:
         rows.append(row)
     if not rows:
         raise DataError(f"{path}: no rows below the header; log some questions.")
+    count = first.data.get("rows", len(rows))
+    if count != len(rows):
+        raise DataError(
+            f"{path}: its header says {_shown(count)} rows, {len(rows):,} are here; copy the whole "
+            "log, or take 'rows' out of the header if it was cut on purpose."
+        )
     extra = {key: value for key, value in first.data.items() if key not in HEADER}
     return Log(metric, models, tuple(rows), sha256(path), extra)
 
@@ -70,7 +76,8 @@ def write_log(log: Log, path: Path) -> None:
 
     Raises `OutputError` where that fails, `DataError` as `row_json` does.
     """
-    lines = [header_json(log.metric, log.models, log.extra), *map(row_json, log.rows)]
+    extra = {**log.extra, "rows": len(log.rows)}
+    lines = [header_json(log.metric, log.models, extra), *map(row_json, log.rows)]
     data = "".join(line + "\n" for line in lines).encode()
     write_atomic(path, gzip.compress(data, mtime=0) if path.name.endswith(".gz") else data)
 
