@@ -108,19 +108,35 @@ def _pruned(base: str) -> dict[str, Packed]:
 
 
 def save_multiplied(model: Any, folder: Path) -> None:
-    """Write the packed base into `folder` with the values that were learnt, and its config."""
+    """Write the packed base into `folder` with the values that were learnt, and its config.
+
+    Most learnt changes are smaller than a step of bfloat16, and rounding to nearest would undo them
+    all: each value is rounded up or down by chance (seeded), right on average.
+    """
     base: str = model.pruned_base
     source = model_folder(base)
     tensors, packed = read_packed(base, source)
+    chance = torch.Generator().manual_seed(0)
     for name, one in packed.items():
         kept = one.entries()
         if kept is not None and one.values is not None:
             module = model.get_submodule(name.removesuffix(".weight"))
             before, learnt = one.dense(), (module.spp.a.detach().cpu(), module.spp.b.detach().cpu())
             weight = before + _Difference.apply(before, *learnt)
-            one = replace(one, values=weight.flatten()[kept].to(one.values.dtype))
+            one = replace(one, values=_rounded(weight.flatten()[kept], one.values.dtype, chance))
         tensors |= {f"{name}.{part}": tensor for part, tensor in one.parts().items()}
     save_file(tensors, folder / FILE, {"format": "pt"})
     for name in ("config.json", "generation_config.json"):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+
+
+def _rounded(values: Tensor, dtype: torch.dtype, chance: torch.Generator) -> Tensor:
+    """float32 `values` in `dtype`, each one of its two neighbours there, the nearer more likely."""
+    near = values.to(dtype)
+    if dtype == torch.float32:
+        return near
+    outward = values.abs() > near.float().abs()  # the next number from 0 is one more as an integer
+    other = (near.view(torch.int16) + torch.where(outward, 1, -1).short()).view(dtype)
+    share = (values - near.float()) / (other.float() - near.float())
+    return torch.where(torch.rand(values.shape, generator=chance) < share, other, near)
