@@ -219,5 +219,5 @@ def test_a_joint_recipe_is_refused(folder: Path, data: Task, tmp_path: Path) -> 
 
 def test_defaults_are_told() -> None:
     plan = derive(Settings(tune="spp"), 1, False)
-    assert (plan.method, plan.rank, plan.alpha, plan.lr) == ("sft", 16, None, 0.01)
+    assert (plan.method, plan.rank, plan.alpha, plan.lr) == ("sft", 16, None, 0.03)
     assert derive(Settings(tune="spp"), 1, True).method == "kd"

@@ -28,7 +28,7 @@ Method = Literal["sft", "lora", "kd", "neo", "cat-xent", "cat-dist", "gatekeeper
 METHODS: tuple[str, ...] = get_args(Method)
 Tune = Literal["full", "lora", "prompt", "prefix", "spp"]
 LOSSES, SCORES = ("loss", "ce"), ("right", "rouge1", "rouge2", "rougeL", "rougeLsum")
-SOFT_LR = SPP_LR = 1e-2
+SOFT_LR, SPP_LR = 1e-2, 3e-2
 LARGE = 1_000_000_000  # parameters from which the published rank and rates are taken as they are
 
 
