@@ -46,6 +46,16 @@ def study(logs: list[Path], out: Path, *more: str) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def commonest(logs: list[Path]) -> float:
+    """How many of 100 are right who always say what is most often right in a domain."""
+    right = 0
+    for number in range(len(logs)):
+        asked = load_task(str(logs[0].parent / f"domain-{number}.jsonl"), how="generation").examples
+        said = [one.target for one in asked]
+        right += max(said.count(target) for target in set(said))
+    return 100 * right / (2 * N)
+
+
 @pytest.mark.e2e
 def test_five_orders_and_what_they_are_compared_with(logs: list[Path], tmp_path: Path) -> None:
     done = study(logs, tmp_path / "out")
@@ -59,11 +69,13 @@ def test_five_orders_and_what_they_are_compared_with(logs: list[Path], tmp_path:
     orders = ["shuffle 0", "shuffle 1", "shuffle 2", "shuffle 3", "shift"]
     for part in data["prices"].values():
         systems = part["systems"]
-        assert len(systems) == 6 and all(list(one) == orders for one in systems.values())
+        assert len(systems) == 7 and all(list(one) == orders for one in systems.values())
         best = systems["best fixed threshold in hindsight (mean)"]
         wider = systems["best fixed score and threshold in hindsight"]
         assert all(numbers["regret"] == 0 for numbers in best.values())
         assert all(numbers["regret"] <= 1e-9 for numbers in wider.values())
+        blind = systems["each task's commonest answer, for nothing"]["shift"]
+        assert blind["quality"] == pytest.approx(commonest(logs)) and blind["cost"] == 0
         large = systems["always large"]["shift"]
         assert large["cost"] == pytest.approx(100) and large["agreement"] == 100
         for order in orders:
