@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.engines.batches import batches
 from featherweight.evaluate.encoder import Encoder
 
 Floats = NDArray[np.float64]
@@ -110,8 +111,6 @@ def embed(
 ) -> dict[str, Embedded]:
     """Unit embeddings [T, H] and weights [T] of each text's tokens, special ones included."""
     import torch
-
-    from featherweight.engines.batches import batches
 
     tokenizer = encoder.tokenizer
     special = [tokenizer.cls_token_id, tokenizer.sep_token_id]

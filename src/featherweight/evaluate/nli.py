@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.engines.batches import batches
 from featherweight.errors import EngineError
 from featherweight.evaluate.encoder import Encoder, open_classifier
 from featherweight.evaluate.text import sentences
@@ -66,8 +67,6 @@ class Nli:
     def _probabilities(self, pairs: list[Pair], lengths: "_Lengths") -> dict[Pair, float]:
         """P(entailment) of distinct pairs that fit."""
         import torch
-
-        from featherweight.engines.batches import batches
 
         found: dict[Pair, float] = {}
         for batch in batches(pairs, lambda p: (lengths[p[0]], lengths[p[1]]), self.batch_tokens):
