@@ -12,6 +12,7 @@ from cascade_logs import told
 from tiny_llama import TEXTS, save_tiny_llama
 
 from featherweight.cascade.log import write_log
+from featherweight.show_cascade import faults, run_json
 
 pytestmark = [pytest.mark.e2e, pytest.mark.model]
 
@@ -82,6 +83,18 @@ def test_a_cascade_answers_wherever_a_model_does(folder: Path) -> None:
     assert len(manifest["run"]["model"]["stages"]) == 2
 
 
+def test_a_stage_that_failed_is_told_of() -> None:
+    """It was passed over, so every question has an answer, and a bill."""
+    failed = {"stage": 0, "model": "gguf:small", "outcome": "failed", "error": "it is down"}
+    taken = {"stage": 1, "model": "gguf:large", "outcome": "answered", "error": None}
+    took = {"prompt_tokens": 2, "completion_tokens": 1, "seconds": 0.5, "saved_tokens": 0}
+    row = {"id": "1", "model": "gguf:large", "error": None}
+    rows = [{**row, "attempts": [{**failed, **took}, {**taken, **took}]}] * 3
+    assert faults(rows) == {0: "3 times of 3 questions (it is down)"}
+    assert run_json(rows)["failed_attempts"] == {"gguf:small": 3, "gguf:large": 0}
+    assert faults([{**row, "attempts": [{**taken, **took}]}]) == {}
+
+
 def test_learning_on_the_way(folder: Path) -> None:
     questions, state = folder / "more.jsonl", folder / "state.json"
     rows = [{"prompt": f"{TEXTS[i % 3][:30]} {i}"} for i in range(6)]
@@ -103,6 +116,10 @@ def test_learning_on_the_way(folder: Path) -> None:
     assert run(*words, "--output", folder / "x.jsonl", "--price", 0).returncode == 2
     done = run(*words, "--output", state)
     assert done.returncode == 2 and "name two files" in done.stderr
+    before = questions.read_bytes()
+    done = run("run", folder, "--questions", questions, "--output", questions)
+    assert done.returncode == 2 and "name two files" in done.stderr
+    assert questions.read_bytes() == before
 
 
 def test_another_model_under_the_rule_is_refused(folder: Path) -> None:

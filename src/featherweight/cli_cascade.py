@@ -173,7 +173,7 @@ def calibrate(
     from featherweight.cascade.calibrate import check_delta
     from featherweight.cascade.guarantee import supported
     from featherweight.cascade.make import calibrate as calibrated
-    from featherweight.cascade.make import read_logs, write_cascade
+    from featherweight.cascade.make import read_logs, shared_prompts, write_cascade
     from featherweight.files import check_new_folder
     from featherweight.show_cascade import print_calibration
 
@@ -192,6 +192,11 @@ def calibrate(
         check_new_folder(output)
     try:
         found = read_logs(logs)
+        if shared := shared_prompts(found):
+            say(
+                f"{shared} prompts are in more than one split; where they are the same question "
+                "and not two requests alike, put them into one group."
+            )
         if quality is not None:
             groups, fits = (len(set(found.part(p).groups())) for p in ("calibrate", "fit"))
             metric = found.metric
@@ -285,13 +290,15 @@ def run(
     from featherweight.cascade.online import Settings
     from featherweight.cascade.open import open_cascade, rule_path
     from featherweight.files import sha256
-    from featherweight.show_cascade import print_run, run_json
+    from featherweight.show_cascade import faults, print_run, run_json
     from featherweight.show_eval import eval_progress
 
     with usage_errors():
         settings = Settings(price, seed=seed)
         if learn is not None and learn.resolve() == output.resolve():
             raise CascadeError(f"--learn and --output are both {output}; name two files.")
+        if questions.resolve() == output.resolve():
+            raise CascadeError(f"--questions and --output are both {output}; name two files.")
     try:
         asked = read_questions(questions)
         opened = open_cascade(cascade)
@@ -329,6 +336,8 @@ def run(
         print_json(run_json(rows, audit))
     else:
         print_run(console(), rows, [stage.model for stage in opened.rule.stages], output, audit)
+    for stage, said in faults(rows).items():
+        say(f"{opened.rule.stages[stage].model} gave no answer, so the next was asked: {said}")
     failed = [row for row in rows if row["error"] is not None and row["id"] in asked]
     if failed:
         say(f"{len(failed)} failed ({failed[0]['error']}); run again to retry them.")

@@ -14,7 +14,7 @@ from featherweight.cascade.draws import Figure
 from featherweight.cascade.events import STUDENT, Audit
 from featherweight.cascade.judge import Judged
 from featherweight.cascade.rule import DeferralRule
-from featherweight.cascade.types import SPLITS, Log
+from featherweight.cascade.types import SPLITS, Log, Threshold
 from featherweight.evaluate.statistics import Estimate
 from featherweight.show_eval import FEW, NAMES, eval_progress
 from featherweight.transcript.text import printable
@@ -110,7 +110,7 @@ def print_calibration(
         name = str(stage.score) if not hasattr(stage.score, "predict") else "learned score"
         table.add_row(
             Text(printable(stage.model), style="dim"),
-            f"trusted where {name} is above {threshold.value:.5g}",
+            f"trusted where {name} is {_trusted(threshold)}",
             f"passes on {_percent(done.deferral[number])}",
         )
         if promise["groups"] != promise["n"]:
@@ -132,10 +132,26 @@ def print_calibration(
     console.print(Text(note, style="dim"))
     if not done.deferral[0].mean:
         console.print(Text("the first stage answers all of them: no other was asked", style="dim"))
+    reached = [1.0, *(share.mean for share in done.deferral)]
+    for number, stage in enumerate(rule.stages[:-1]):
+        if 0 < reached[number] <= reached[number + 1]:
+            note = f"{printable(stage.model)} answers none of them: it costs and gave nothing here"
+            console.print(Text(note, style="dim"))
+    for model in promise.get("left_out", ()):
+        note = f"{printable(model)} is left out: it would answer nothing at this target"
+        console.print(Text(note, style="dim"))
     if promise.get("ties") == "id":
         note = "the log has no prompt_sha256, so a cascade breaks ties of its questions otherwise"
         console.print(Text(note, style="dim"))
     console.print(Text(f"use it with --model cascade:{folder}", style="dim"), soft_wrap=True)
+
+
+def _trusted(threshold: Threshold) -> str:
+    """From where on; scores that are whole numbers or steps often lie exactly there."""
+    value = f"{threshold.value:.5g}"
+    if not threshold.tie:
+        return f"{value} or more"
+    return f"above {value}, and of those at it {1 - threshold.tie:.0%}"
 
 
 def _promised(promise: dict[str, object], metric: str) -> str:
@@ -190,6 +206,19 @@ def _estimate(one: Figure) -> Estimate:
     return Estimate(one.value, one.ci95)
 
 
+def faults(rows: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """Of each stage that failed and was passed over: how often, and what it said last."""
+    found: dict[int, list[str]] = {}
+    for row in rows:
+        for attempt in row["attempts"] if row["error"] is None else ():
+            if attempt["outcome"] == "failed":
+                found.setdefault(attempt["stage"], []).append(str(attempt["error"]))
+    return {
+        stage: f"{len(said)} times of {len(rows)} questions ({said[-1]})"
+        for stage, said in sorted(found.items())
+    }
+
+
 def run_json(rows: Sequence[Mapping[str, Any]], audit: Audit | None = None) -> dict[str, Any]:
     """How many each stage answered, and the tokens of every attempt, also of those not shown.
 
@@ -203,6 +232,10 @@ def run_json(rows: Sequence[Mapping[str, Any]], audit: Audit | None = None) -> d
         "n": len(rows),
         "failed": len(rows) - len(answered),
         "answered": {model: answered.count(model) for model in dict.fromkeys(answered)},
+        "failed_attempts": {
+            model: sum(a["outcome"] == "failed" and a["model"] == model for a in attempts)
+            for model in dict.fromkeys(a["model"] for a in attempts)
+        },
         **{
             key: sum(attempt[key] for attempt in attempts)
             for key in ("prompt_tokens", "completion_tokens", "seconds")

@@ -158,7 +158,7 @@ def judged(log: Log, score: str, task: str, kept: tuple[str, ...]) -> Curve | No
     try:
         if score in BASELINES:
             return curve(by_baseline(score, part), ["flops"])
-        return curve(scored(part.part("test"), chosen(part, [score], 0)), ["flops"])
+        return curve(scored(part.part("test"), chosen(part, [score])), ["flops"])
     except CascadeError as error:  # a score that is constant, a task without differences
         print(f"{'/'.join(log.models)}, {task}, {score}: {error}", file=sys.stderr)
         return None
@@ -243,7 +243,7 @@ def rows_of(found: Found, names: list[str], a: str, b: str) -> Iterator[tuple[st
 def cost_of(log: Log, kept: tuple[str, ...]) -> tuple[float, float, float] | None:
     """FLOPs at the large model's quality less `BELOW`, as a share of its own; `None` if never."""
     part = of_task(log, kept)
-    of = scored(part.part("test"), chosen(part, ["mean"], 0))
+    of = scored(part.part("test"), chosen(part, ["mean"]))
     flops = [float(row.stages[1].flops or np.nan) for row in of.log.rows]
     target = float(np.nanmean(of.log.quality()[:, 1])) - BELOW
     try:

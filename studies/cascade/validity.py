@@ -38,7 +38,7 @@ def main() -> None:
     print("\n| score | epsilon | groups | proven of 200 | failed | p | largest loss |")
     print("| --- " * 7 + "|")
     for score in SCORES:
-        how = chosen(log, [score], 0)
+        how = chosen(log, [score])
         fit, population = (scored(log.part(part), how) for part in ("fit", "test"))
         for epsilon in EPSILONS:
             try:

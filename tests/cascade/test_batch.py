@@ -71,6 +71,15 @@ def test_a_stopped_one_goes_on(tmp_path: Path, cut: bool) -> None:
     assert seen[0] == (6 - len(again.asked), 6) and seen[-1] == (6, 6)
 
 
+@pytest.mark.parametrize("content", [b"my notes", b"\x1f\x8b\x08", b'{"prompt": "a'])
+def test_what_is_no_line_that_was_cut_off_stays(tmp_path: Path, content: bytes) -> None:
+    output = tmp_path / "a.jsonl"
+    output.write_bytes(content)
+    with pytest.raises(DataError, match="not JSON; choose another file"):
+        answer_file(RUN, Answers(), QUESTIONS, output, 9)
+    assert output.read_bytes() == content
+
+
 def test_what_failed_is_asked_again(tmp_path: Path) -> None:
     output = tmp_path / "a.jsonl"
     found = answer_file(RUN, Answers(fails={"question 1"}), QUESTIONS, output, 9)

@@ -11,10 +11,10 @@ import pytest
 from cascade_logs import made, simulated
 from scipy import stats
 
-from featherweight.cascade.calibrate import betting_order, for_quality, group_losses, proven
+from featherweight.cascade.calibrate import for_quality, group_losses, proven
 from featherweight.cascade.guarantee import betting_p, groups_needed
 from featherweight.cascade.path import path
-from featherweight.cascade.sample import Sample, answering, keys
+from featherweight.cascade.sample import Sample, answering, hashed_order, keys
 from featherweight.cascade.types import Metric
 from featherweight.errors import CascadeError
 
@@ -26,7 +26,7 @@ CALIBRATE = simulated(2, 250, 3)
 def test_the_thresholds_are_the_last_on_the_path_that_are_proven(stages: int) -> None:
     fit, one = simulated(1, 150, 3, "fit", stages), simulated(2, 300, 3, stages=stages)
     found = for_quality(fit, one, 8, 0.05, seed=4)
-    promise, steps = found.promise, path(fit, fit.cost("seconds"))
+    promise, steps = found.promise, path(fit, "seconds")
     count = promise["proven"]
     assert [threshold.value for threshold in found.thresholds] == steps[count - 1].tolist()
     assert len(promise["p"]) == count + 1 and promise["tried"] == len(steps)
@@ -55,9 +55,9 @@ def test_no_option_changes_the_order_of_the_bets() -> None:
     """Else trying seeds until one proves it would break the promise."""
     found = [for_quality(FIT, CALIBRATE, 8, 0.05, seed=seed) for seed in range(4)]
     assert all(one.promise["p"] == found[0].promise["p"] for one in found)
-    order = betting_order(CALIBRATE.groups)
+    order = hashed_order(CALIBRATE.groups)
     assert sorted(order) == list(range(250)) != order.tolist()
-    assert betting_order(CALIBRATE.groups[::-1]).tolist() == order.tolist()
+    assert hashed_order(CALIBRATE.groups[::-1]).tolist() == order.tolist()
 
 
 def test_everything_proven_trusts_everything() -> None:
@@ -107,7 +107,7 @@ def failures(epsilon: float, seed: int, alike: int = 1, draws: int = 2000) -> tu
     size = 4 if alike == 1 else 1
     fit = simulated(seed, 40, size, "fit", noise=3)
     one = simulated(seed + 1, 4000, size, noise=3)
-    steps = path(fit, fit.cost("seconds"))
+    steps = path(fit, "seconds")
     before, losses = group_losses(fit, steps), group_losses(one, steps)
     truth = losses.mean(axis=0) * 100
     rng = np.random.default_rng(seed)

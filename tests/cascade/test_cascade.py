@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -510,6 +511,51 @@ def test_a_cancelled_task_stops_a_stage_that_is_held_back() -> None:
     asyncio.run(main())
     assert engine.closed_streams == 1
     assert [(a.outcome, a.completion_tokens) for a in traces[0].attempts] == [("cancelled", 1)]
+
+
+def test_counting_what_a_cancelled_stage_read_keeps_nobody_waiting() -> None:
+    class Counts(StreamedEngine):
+        def count_tokens(self, prompt: Any) -> int:
+            time.sleep(0.2)
+            return 7
+
+    engine, traces = Counts(lambda request: words(0.9, 0.9, 0.9)), list[Trace]()
+    cascade = two(engine, hold=False)
+
+    async def main() -> int:
+        stream = cascade.astream(Request("x"), traces.append)
+        await anext(stream)
+        closing, turns = asyncio.create_task(stream.aclose()), 0  # type: ignore[arg-type]
+        while not closing.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+        return turns
+
+    assert asyncio.run(main()) > 5
+    assert [(a.outcome, a.prompt_tokens) for a in traces[0].attempts] == [("cancelled", 7)]
+
+
+def test_tokens_that_came_with_the_one_that_decided_are_counted() -> None:
+    """Servers send several in a piece; they were paid for, and nobody saved them."""
+
+    class Pieces(StreamedEngine):
+        def stream(self, request: Request) -> Any:
+            yield Delta(" a b c d e", (-5.0, -0.1, -0.1, -0.1, -0.1))
+            raise AssertionError("it was not stopped")
+
+        def generate_watched(self, requests: Any, watches: Any) -> Any:
+            for watch in watches:
+                logprobs = (-5.0, -0.1, -0.1, -0.1, -0.1)
+                assert watch(Delta(" a b c d e", logprobs))
+                of = None, logprobs, None, "stop", 1, 5, 0.1, "small"
+                yield Generation(" a b c d e", *of)  # type: ignore[arg-type]
+
+    cascade = two(Pieces(lambda request: []), "min")
+    request = Request("x", max_tokens=16)
+    for _, trace in (streamed(cascade, request), answer(cascade, request)):
+        first = trace.attempts[0]
+        assert (first.outcome, first.decided_at) == ("deferred", 1)
+        assert (first.completion_tokens, first.saved_tokens) == (5, 11)
 
 
 def test_a_stream_that_just_ends_is_a_fault() -> None:

@@ -97,7 +97,7 @@ def test_what_is_not_on_the_curve_is_refused() -> None:
 @pytest.mark.parametrize("stages", [2, 3])
 def test_a_path_is_judged_threshold_by_threshold(stages: int) -> None:
     fit, one = simulated(4, 50, 2, "fit", stages), simulated(5, 50, 2, stages=stages)
-    steps = path(fit, fit.cost("seconds"))
+    steps = path(fit, "seconds")
     found = path_curve(one, steps, "seconds", resamples=200)
     assert len(found.quality) == len(steps) + 1
     total = np.cumsum([1.0, 9.0, 30.0])[:stages]

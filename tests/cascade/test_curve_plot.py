@@ -21,7 +21,7 @@ from featherweight.errors import CascadeError, OutputError
 
 ONE: Curve = curve(simulated(1, 60, 3), ["flops"], resamples=200)
 THREE = simulated(2, 60, 3, stages=3)
-STEPS = path(THREE, THREE.cost("seconds"))
+STEPS = path(THREE, "seconds")
 PATH: PathCurve = path_curve(THREE, STEPS, "seconds", resamples=200)
 
 

@@ -1,5 +1,6 @@
 """From logs to a rule that the cascade reads back."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,17 +8,27 @@ from typing import Any
 import numpy as np
 import pytest
 from cascade_logs import told
+from rich.console import Console
 
 from featherweight.cascade.budget import for_budget
 from featherweight.cascade.calibrate import for_quality
 from featherweight.cascade.fit import fit_rule
 from featherweight.cascade.learned import Learned
 from featherweight.cascade.log import write_log
-from featherweight.cascade.make import LEARNED, calibrate, chosen, made, read_logs, scored
+from featherweight.cascade.make import (
+    LEARNED,
+    calibrate,
+    chosen,
+    made,
+    read_logs,
+    scored,
+    shared_prompts,
+)
 from featherweight.cascade.rule_file import read_rule, write_rule
 from featherweight.cascade.scores import Score, score_answers
 from featherweight.cascade.types import Log
 from featherweight.errors import CascadeError
+from featherweight.show_cascade import print_calibration
 
 LOG = told(600)
 
@@ -31,33 +42,33 @@ def test_scores_are_of_each_stages_own_answers() -> None:
 
 
 def test_learned_scores_come_from_the_fit_split_alone() -> None:
-    (rule,) = chosen(LOG, ["linear"], seed=0)
+    (rule,) = chosen(LOG, ["linear"])
     assert isinstance(rule, Learned) and rule.target == "gain"
-    (again,) = chosen(LOG.part("fit"), ["linear"], seed=0)
+    (again,) = chosen(LOG.part("fit"), ["linear"])
     assert rule == again
-    (other,) = chosen(LOG, ["linear-right"], seed=0)
+    (other,) = chosen(LOG, ["linear-right"])
     assert isinstance(other, Learned) and other.target == "right"
-    (bent,) = chosen(LOG, ["linear-right,isotonic,no-end"], seed=0)
+    (bent,) = chosen(LOG, ["linear-right,isotonic,no-end"])
     fit = LOG.part("fit")
-    assert bent == fit_rule(fit, 0, "linear", "right", 0, end=False, calibrate=True)
+    assert bent == fit_rule(fit, 0, "linear", "right", end=False, calibrate=True)
     assert isinstance(bent, Learned) and bent.knots is not None and not bent.end
     for name in ("linear,isotonic,isotonic", "linear,x", "linear,", "mean,isotonic"):
         with pytest.raises(CascadeError, match=r"no score .* each with ,no-end or ,isotonic"):
-            chosen(LOG, [name], seed=0)
+            chosen(LOG, [name])
     assert set(LEARNED) == {"boosting", "linear", "boosting-right", "linear-right"}
 
 
 def test_one_score_for_all_stages_or_one_each() -> None:
     log = told(30, stages=3)
-    assert chosen(log, ["sum"], 0) == [Score.parse("sum")] * 2
-    assert chosen(log, ["sum", "min"], 0) == [Score.parse("sum"), Score.parse("min")]
+    assert chosen(log, ["sum"]) == [Score.parse("sum")] * 2
+    assert chosen(log, ["sum", "min"]) == [Score.parse("sum"), Score.parse("min")]
     with pytest.raises(CascadeError, match=r"--score is given 3 times and stages that .* are 2"):
-        chosen(log, ["sum", "min", "mean"], 0)
+        chosen(log, ["sum", "min", "mean"])
     with pytest.raises(
         CascadeError,
         match=r"no score 'median'; choose sum, mean, .*; or one that is learned: boosting, linear,",
     ):
-        chosen(log, ["median"], 0)
+        chosen(log, ["median"])
 
 
 @pytest.mark.parametrize("name", ["mean", "quantile:0.2", "linear", "linear-right,isotonic"])
@@ -79,7 +90,7 @@ def test_a_rule_written_and_read_decides_as_the_calibration(name: str, tmp_path:
 
 
 def test_each_target_is_its_own_calibration() -> None:
-    scores = chosen(LOG, ["mean"], 0)
+    scores = chosen(LOG, ["mean"])
     fit, kept = (scored(LOG.part(split), scores) for split in ("fit", "calibrate"))
     _, found = calibrate(LOG, ["mean"], quality=25, delta=0.1, seed=1)
     assert found.thresholds == for_quality(fit, kept, 25, 0.1, 1).thresholds
@@ -99,6 +110,44 @@ def test_three_stages(tmp_path: Path) -> None:
         calibrate(log, ["mean"], budget=[0.5])
 
 
+def test_a_stage_that_passes_everything_on_is_left_out(tmp_path: Path) -> None:
+    """The middle one is wrong whenever the first is: greedy thresholds leave it at infinity."""
+    rows = []
+    for row in told(900, stages=3).rows:
+        first, _, last = row.stages
+        middle = replace(row.stages[1], quality=0.0)
+        rows.append(replace(row, stages=(first, middle, replace(last, quality=100.0))))
+    log = replace(told(900, stages=3), rows=tuple(rows))
+    rule, found = calibrate(log, ["mean"], quality=30)
+    assert [stage.model for stage in rule.stages] == ["gguf:m0", "gguf:m2"]
+    assert found.promise["left_out"] == ["gguf:m1"] == rule.promise["left_out"]
+    assert len(found.thresholds) == len(found.realised.deferral) == 1
+    assert 0 < found.realised.deferral[0].mean < 1
+    # what is left decides as the thresholds that were tested
+    scores = chosen(log, ["mean"])
+    fit, kept = (scored(log.part(split), scores) for split in ("fit", "calibrate"))
+    tested = for_quality(fit, kept, 30, 0.05)
+    assert [one.value for one in tested.thresholds] == [found.thresholds[0].value, np.inf]
+    assert tested.realised.quality == found.realised.quality
+    write_rule(tmp_path / "rule.json", rule)
+    assert read_rule(tmp_path / "rule.json") == rule
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_calibration(console, rule, found, tmp_path)
+    assert "gguf:m1 is left out: it would answer nothing" in console.export_text()
+
+
+def test_any_number_of_stages_gets_a_rule() -> None:
+    made_ = 0
+    for seed in range(6):
+        log = told(900, seed, stages=3)
+        for target in ({"quality": 20}, {"quality": 30}, {"cost": ("seconds", 20.0)}):
+            rule, found = calibrate(log, ["mean"], **target)  # type: ignore[arg-type]
+            assert len(rule.stages) + len(found.promise.get("left_out", ())) == 3
+            assert found.realised.deferral[-1].mean < 1
+            made_ += len(rule.stages) == 3
+    assert made_  # not all end with two
+
+
 def test_what_no_rule_can_be_made_of() -> None:
     with pytest.raises(CascadeError, match="does not say which models its stages are"):
         calibrate(told(300, about=False), ["mean"], budget=[0.3])
@@ -112,7 +161,7 @@ def test_what_no_rule_can_be_made_of() -> None:
         calibrate(online, ["mean"], budget=[0.3])
     with pytest.raises(ValueError, match="no target"):
         calibrate(LOG, ["mean"])
-    scores = chosen(LOG, ["mean"], 0)
+    scores = chosen(LOG, ["mean"])
     short = replace(LOG, extra={"stages": LOG.extra["stages"][:1]})
     with pytest.raises(CascadeError, match="does not say"):
         made(short, scores, for_budget(scored(LOG.part("calibrate"), scores), 0.3))
@@ -154,7 +203,7 @@ def test_a_split_without_rows_is_named(missing: str, asked: dict[str, Any]) -> N
     with pytest.raises(CascadeError, match=f"the log has no rows in the split '{missing}'"):
         calibrate(other, ["mean"], **asked)
     with pytest.raises(CascadeError, match="no rows in the split 'fit'"):
-        chosen(LOG.part("test"), ["linear"], 0)
+        chosen(LOG.part("test"), ["linear"])
 
 
 def with_tokens(k: int) -> Log:
@@ -270,11 +319,22 @@ def test_logs_in_several_files_are_one(tmp_path: Path) -> None:
     assert one.thresholds == other.thresholds
 
 
+def test_prompts_of_several_splits_are_counted() -> None:
+    assert shared_prompts(LOG) == 0
+    rows = [replace(row, prompt_sha256=f"{n // 2:064x}") for n, row in enumerate(LOG.rows)]
+    log = replace(LOG, rows=tuple(rows))
+    two_splits = sum(a.split != b.split for a, b in zip(rows[::2], rows[1::2], strict=True))
+    assert shared_prompts(log) == two_splits > 0
+
+
 def test_logs_that_do_not_belong_together(tmp_path: Path) -> None:
     paths = parts(tmp_path)
     with pytest.raises(CascadeError, match=r"the question 'q0' is in .*fit.* name each log once"):
         read_logs([paths[0], paths[0]])
     other = tmp_path / "other.jsonl"
+    write_log(told(12, seed=5), other)
+    with pytest.raises(CascadeError, match="give the questions of different logs different ids"):
+        read_logs([paths[0], other])
     write_log(told(12, stages=3), other)
     with pytest.raises(CascadeError, match="not about the same stages and metric"):
         read_logs([paths[0], other])

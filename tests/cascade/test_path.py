@@ -25,14 +25,14 @@ def test_levels_trust_a_share_each_and_ties_wholly(values: list[int], number: in
 
 def test_two_stages_walk_down_the_shares() -> None:
     fit = made(np.ones((200, 2)), np.random.default_rng(1).permutation(200), split="fit")
-    steps = path(fit, fit.cost("seconds"))
+    steps = path(fit, "seconds")
     assert steps.shape == (100, 1)
     assert (along(fit.scores, steps) == 0).sum(axis=0).tolist() == list(range(2, 201, 2))
 
 
 def test_each_step_trusts_more_and_the_last_everything() -> None:
     fit = simulated(2, 300, stages=3, split="fit")
-    steps = path(fit, fit.cost("flops"))
+    steps = path(fit, "flops")
     assert (steps[1:] <= steps[:-1]).all()
     assert ((steps[1:] < steps[:-1]).sum(axis=1) == 1).all()
     chosen = along(fit.scores, steps)
@@ -46,11 +46,11 @@ def test_what_costs_quality_comes_last() -> None:
     rng = np.random.default_rng(3)
     quality = np.column_stack([np.full(100, 80), np.full(100, 20), np.full(100, 80)])
     fit = made(quality, rng.random((100, 2)), split="fit")
-    steps = path(fit, fit.cost("seconds"))
+    steps = path(fit, "seconds")
     assert np.isinf(steps[:25, 1]).all()
     # and the other way about
     fit = made(quality[:, [1, 0, 2]], rng.random((100, 2)), split="fit")
-    steps = path(fit, fit.cost("seconds"))
+    steps = path(fit, "seconds")
     assert np.isinf(steps[:25, 0]).all()
 
 

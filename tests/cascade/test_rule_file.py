@@ -164,6 +164,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("stages.0.decoding.temperature", -1, r"decoding.temperature is -1; write a number from 0"),
     ("stages.0.decoding.temperature", 0.7, r"stages\[1\].decoding differs from stage 0's"),
     ("stages.0.decoding.stop", "\n", r"decoding.stop is no list of texts"),
+    ("stages.0.max_tokens", 4, r"stages\[1\].max_tokens differs from stage 0's"),
     ("stages.0.max_tokens", 0, r"max_tokens is 0; write a whole number from 1"),
     ("stages.0.max_tokens", 2.5, r"max_tokens is 2.5; write a whole number"),
     ("stages.0.more", 1, r"stages\[0\] has an unknown 'more'"),

@@ -25,7 +25,7 @@ def test_a_promise_that_is_kept_passes() -> None:
 
 def test_risks_are_the_populations() -> None:
     found = validity(FIT, POPULATION, 8, 0.1, draws=20)
-    steps = path(FIT, FIT.cost("seconds"))
+    steps = path(FIT, "seconds")
     group = np.array(POPULATION.groups)
     possible = []
     for value in steps[:, 0]:

@@ -341,6 +341,29 @@ def test_missing_logprobs_are_none(server: Server, engine: OpenAIEngine, logprob
     assert answer.text and answer.token_logprobs is None and answer.top_logprobs is None
 
 
+def test_what_a_useless_answer_took_is_kept(server: Server, engine: OpenAIEngine) -> None:
+    server.answers[CHAT_PATH] = chat(logprobs={"content": [{"token": "a", "logprob": 0.9}]})
+    answer = one(engine)
+    assert answer.error and (answer.prompt_tokens, answer.completion_tokens) == (7, len(WORDS))
+
+
+@pytest.mark.parametrize(
+    ("words", "shown", "finish", "written"),
+    [
+        (["One", " two"], "One two", "stop", 3),  # the end token has no log-probability
+        (["One", " two", ""], "One two", "stop", 3),
+        (["One", " two", "<|end|>"], "One two", "stop", 3),
+        (["One", " two"], "One two", "length", 2),
+    ],
+)
+def test_tokens_are_counted_where_the_server_does_not(
+    server: Server, engine: OpenAIEngine, words: list[str], shown: str, finish: str, written: int
+) -> None:
+    server.answers[CHAT_PATH] = chat(words, finish, message={"content": shown}) | {"usage": None}
+    answer = one(engine)
+    assert (len(answer.token_logprobs or ()), answer.completion_tokens) == (len(words), written)
+
+
 def test_logprobs_of_some_tokens_are_none_at_all(server: Server, engine: OpenAIEngine) -> None:
     # llama-server tells only the last token of a character that takes several
     server.answers[CHAT_PATH] = chat(["🎉", "🎉"]) | {"usage": {"completion_tokens": 8}}

@@ -105,8 +105,14 @@ class Asked:
         at = decided_at(stage, answer, self.key, self.request.max_tokens)
         self._attempts.append(replace(attempt, outcome="deferred", decided_at=at))
 
-    def stop(self, number: int, watch: Watch, prompt_tokens: int, seconds: float) -> None:
-        """A stage was stopped: whatever it had written further, it would not have been trusted."""
+    def stop(
+        self, number: int, watch: Watch, prompt_tokens: int, tokens: int, seconds: float
+    ) -> None:
+        """A stage was stopped: whatever it had written further, it would not have been trusted.
+
+        `tokens` had come by then: some come several at a time.
+        """
+        tokens = max(tokens, watch.tokens)
         threshold = self._stages[number].threshold
         assert threshold is not None
         self._attempts.append(
@@ -115,12 +121,12 @@ class Asked:
                 self._names[number],
                 "deferred",
                 prompt_tokens,
-                watch.tokens,
+                tokens,
                 seconds,
                 score=watch.bound,
                 threshold=threshold.value,
                 decided_at=watch.tokens,
-                saved_tokens=self.request.max_tokens - watch.tokens,
+                saved_tokens=max(self.request.max_tokens - tokens, 0),
             )
         )
 

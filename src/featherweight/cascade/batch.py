@@ -17,6 +17,7 @@ from featherweight.errors import DataError, OutputError
 from featherweight.files import output_errors, write_atomic
 from featherweight.rows import Row, read_rows, what
 
+BEGINS = b'{"id":'  # every line
 KEYS = {"id", "error", "attempts", "prompt_sha256", "run"}
 
 Answered = tuple[Generation, Trace]
@@ -145,8 +146,8 @@ def _before(output: Path, run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError:
-            if number == len(lines):  # no line end after it
-                break
+            if number == len(lines) and line[: len(BEGINS)] == BEGINS[: len(line)]:
+                break  # no line end after it: cut off
             raise DataError(f"{output} line {number}: not JSON; choose another file.") from None
         if not _is_row(row):
             raise DataError(

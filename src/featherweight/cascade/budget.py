@@ -141,7 +141,7 @@ def for_cost(
     for one, split in ((fit, "fit"), (calibrate, "calibrate")):
         check_source(one)
         check_scores(one, split)
-    steps = path(fit, fit.cost(kind))
+    steps = path(fit, kind)
     paid = np.cumsum(calibrate.cost(kind), axis=1)
     chosen = along(calibrate.scores, steps)
     costs = np.take_along_axis(paid, chosen, axis=1)

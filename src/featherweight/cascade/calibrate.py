@@ -5,9 +5,7 @@ on the fit split; each is then tested on the calibrate split, and the first that
 the walk. The unit is the mean of a group, since answers about one meeting are not independent.
 """
 
-import hashlib
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,7 +21,7 @@ from featherweight.cascade.guarantee import (
     upwards,
 )
 from featherweight.cascade.path import along, check_scores, path
-from featherweight.cascade.sample import Cost, Sample, Stages
+from featherweight.cascade.sample import Cost, Sample, hashed_order
 from featherweight.cascade.types import Floats, Threshold
 from featherweight.errors import CascadeError
 
@@ -36,15 +34,16 @@ def for_quality(
     epsilon: float,
     delta: float,
     seed: int = 0,
-    cost: Cost = "seconds",
+    cost: Cost | None = None,
 ) -> Calibration:
     """Thresholds under which quality drops by at most `epsilon`, with confidence 1 - `delta`.
 
     `epsilon` is in the metric's units. The drop is the last stage's quality less the cascade's,
     signed, so wins offset losses; its mean over a group's rows is one observation, and the promise
     is about the mean of such means over groups like those in `calibrate`. `cost` orders the
-    thresholds where there are more than two stages. The thresholds returned are the last on the
-    path that were proven. `seed` decides ties and nothing that the test sees.
+    thresholds where there are more than two stages (the first that the log knows). The thresholds
+    returned are the last on the path that were proven. `seed` decides ties and nothing that the
+    test sees: the groups are bet on in `hashed_order`.
 
     The promise holds for one score and one epsilon that were chosen before its calibrate rows were
     looked at; trying several on them and keeping the best breaks it.
@@ -53,9 +52,9 @@ def for_quality(
     defers; and for what `check_source` and `check_scores` refuse.
     """
     check_target(fit, calibrate, epsilon, delta)
-    steps = path(fit, fit.cost(cost))
+    steps = path(fit, cost)
     before, losses = group_losses(fit, steps), group_losses(calibrate, steps)
-    order = betting_order(calibrate.groups)
+    order = hashed_order(calibrate.groups)
     p = proven(losses[order], before, epsilon / calibrate.span, delta)
     if p[0] > delta:
         raise _infeasible(losses[order], before, p[0], calibrate, epsilon, delta)
@@ -91,19 +90,6 @@ def proven(losses: Floats, before: Floats, epsilon: float, delta: float) -> Floa
             break
         found.append(p)
     return np.concatenate(found)
-
-
-def betting_order(groups: Sequence[str]) -> Stages:
-    """The order in which the test goes through the groups of `groups` (one a row): [G].
-
-    By a hash of their names alone: it must not depend on what they lost, and an order that an
-    option could change would let people try orders until one proves what they want.
-    """
-    names = sorted(set(groups))  # as `Sample.index` numbers them
-    return np.array(
-        sorted(range(len(names)), key=lambda g: hashlib.sha256(names[g].encode()).digest()),
-        dtype=np.intp,
-    )
 
 
 def group_losses(sample: Sample, steps: Floats) -> Floats:

@@ -1,7 +1,8 @@
 """What calibrating gives: thresholds, what is promised, and what they did on the rows used."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ class Calibration:
     """One threshold for every stage but the last, and what it stands for.
 
     `promise` is plain data: `kind` ("quality", "budget", "cost"), its figures, `n` rows and
-    `groups` that it rests on, `seed`, the metric's name, the log's hash.
+    `groups` that it rests on, `seed`, the metric's name, the log's hash; `left_out` names stages
+    of the log that are not in it.
     """
 
     thresholds: tuple[Threshold, ...]
@@ -79,6 +81,27 @@ def realised(sample: Sample, thresholds: Sequence[Threshold]) -> Realised:
         means = sample.group_means(np.column_stack([passed, drop]))
         *shares, dropped = estimates(means, range(len(means)))
     return Realised(tuple(deferral), tuple(shares), of_all, of_first, of_last, of_drop, dropped)
+
+
+def without_idle(calibration: Calibration, models: Sequence[str]) -> Calibration:
+    """`calibration` without the stages that pass everything on; `models` are those of its log."""
+    idle = [number for number, one in enumerate(calibration.thresholds) if one.value == math.inf]
+    if not idle:
+        return calibration
+
+    def used(of: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(one for number, one in enumerate(of) if number not in idle)
+
+    promise = calibration.promise | {"left_out": [models[number] for number in idle]}
+    if promise["kind"] == "budget":
+        promise["budget"] = list(used(promise["budget"]))
+    done = calibration.realised
+    done = replace(
+        done,
+        deferral=used(done.deferral),
+        deferral_of_groups=used(done.deferral_of_groups),
+    )
+    return Calibration(used(calibration.thresholds), promise, done)
 
 
 def check_source(sample: Sample) -> None:

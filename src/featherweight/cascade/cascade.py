@@ -141,7 +141,8 @@ class Cascade:
             with closing(answers_of(self.engines[number], requests, watches)) as answers:
                 for asked, watch, generation in zip(open_ones, watches, answers, strict=True):
                     if watch is not None and watch.stopped and generation.error is None:
-                        asked.stop(number, watch, generation.prompt_tokens, generation.seconds)
+                        spent = generation.prompt_tokens, generation.completion_tokens
+                        asked.stop(number, watch, *spent, generation.seconds)
                     else:
                         asked.settle(number, generation)
                     if asked.result is None:
@@ -212,9 +213,14 @@ class Cascade:
                 relay.end(read)
             relay.raise_failure()
         finally:
-            relay.abandon(self._read(number, request) if relay.broken else 0)
-            if record is not None:
-                record(asked.trace)
+            read = 0
+            try:  # aside: a server is asked for it, and the loop has others to serve
+                if relay.broken:
+                    read = await asyncio.to_thread(self._read, number, request)
+            finally:
+                relay.abandon(read)
+                if record is not None:
+                    record(asked.trace)
 
     # ---- one request
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.cascade.learned import Boosting, Learned, Linear, Target, Tree
+from featherweight.cascade.sample import hashed_order
 from featherweight.cascade.scores import features
 from featherweight.cascade.tokens import FEATURES, LENGTH
 from featherweight.cascade.types import Floats, Log
@@ -51,7 +52,6 @@ def fit_rule(
     stage: int,
     kind: Kind,
     target: Target = "gain",
-    seed: int = 0,
     end: bool = True,
     calibrate: bool = False,
 ) -> Learned:
@@ -60,13 +60,14 @@ def fit_rule(
     `gain`: its quality less the next stage's; `right`: its quality. `linear` is a ridge regression
     with signs fixed, `boosting` monotone trees. Rows where one of these stages failed are left out:
     a failed answer is passed on anyway. `calibrate` adds isotonic knots, fitted on out-of-fold
-    predictions; equal scores become common then. Equal data and seed give equal numbers.
+    predictions; equal scores become common then. Folds are dealt in `hashed_order`, so that
+    equal data give equal numbers and no seed can be tried until it proves something.
 
     Raises `CascadeError` where there is no next stage, a quality or log-probabilities are missing,
     rows or groups are too few, or there is nothing to learn.
     """
     _need_sklearn()
-    data = _data(part, stage, target, seed, end)
+    data = _data(part, stage, target, end)
     fitted = _linear(data) if kind == "linear" else _boosting(data)
     model = fitted(np.arange(len(data.y)))
     knots = None
@@ -82,7 +83,7 @@ def fit_rule(
     return Learned.from_json(rule.to_json())  # what could not be read again must not be written
 
 
-def _data(part: Log, stage: int, target: Target, seed: int, end: bool) -> _Data:
+def _data(part: Log, stage: int, target: Target, end: bool) -> _Data:
     """Features and targets of the rows that can be used, checked."""
     if not 0 <= stage < len(part.models) - 1:
         raise CascadeError(
@@ -122,8 +123,9 @@ def _data(part: Log, stage: int, target: Target, seed: int, end: bool) -> _Data:
             f"{name}: the token log-probabilities of all {len(y)} answers are the same, so there is"
             " nothing to learn from; check that the engine gives the model's own."
         )
-    drawn = np.random.default_rng(seed).permutation(len(groups))
-    return _Data(x, y, (drawn % min(FOLDS, len(groups)))[group_index([r.group for r in rows])])
+    names = [row.group for row in rows]
+    place = np.argsort(hashed_order(names))
+    return _Data(x, y, (place % min(FOLDS, len(groups)))[group_index(names)])
 
 
 # ---- linear

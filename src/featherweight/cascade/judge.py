@@ -18,13 +18,11 @@ from featherweight.cascade.draws import RESAMPLES, Figure, difference, drawn
 from featherweight.cascade.make import chosen, is_learned, part_of, scored
 from featherweight.cascade.path import check_scores, constant, path
 from featherweight.cascade.reliability import binned, ece_of
-from featherweight.cascade.sample import Cost, Sample
+from featherweight.cascade.sample import Sample
 from featherweight.cascade.scores import Score
 from featherweight.cascade.types import Floats, Log, Split
 from featherweight.errors import CascadeError
 from featherweight.evaluate.statistics import Estimate
-
-COSTS: tuple[Cost, ...] = ("seconds", "flops", "usd")
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def judged(
     curves: dict[str, Curve | PathCurve] = {}
     figures: dict[str, dict[str, Figure]] = {}
     for name in names:
-        scores = chosen(log, [name], seed)
+        scores = chosen(log, [name])
         sample = scored(rows, scores)
         check_scores(sample, part)
         if len(log.models) > 2:
@@ -120,7 +118,7 @@ def judged(
                 )
             fit = scored(part_of(log, "fit"), scores)
             check_scores(fit, "fit")
-            one: Curve | PathCurve = path_curve(sample, path(fit, fit.cost(axis)), axis, seed=seed)
+            one: Curve | PathCurve = path_curve(sample, path(fit, axis), axis, seed=seed)
             figures[name] = {"audc": one.audc, "audc_random": one.audc_random}
         else:
             if axis != "deferral":
@@ -140,16 +138,10 @@ def judged(
     return Judged(curves, figures, against, *of)
 
 
-def _known(sample: Sample) -> list[Cost]:
-    """The costs that every answer has."""
-    answers = [answer for row in sample.log.rows for answer in row.stages]
-    return [kind for kind in COSTS if all(getattr(a, kind) is not None for a in answers)]
-
-
 def _judge(
     sample: Sample, fit: Log | None, score: Any, seed: int
 ) -> tuple[Curve, dict[str, Figure]]:
-    parts = [curve_of(sample, _known(sample))]
+    parts = [curve_of(sample, sample.known_costs())]
     confidence = _confidence(sample, fit, score)
     if confidence is not None:
         parts.append(ece_of(sample, confidence))

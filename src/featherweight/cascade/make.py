@@ -10,7 +10,7 @@ import numpy as np
 
 from featherweight.cascade.budget import for_budget, for_cost
 from featherweight.cascade.calibrate import for_quality
-from featherweight.cascade.calibration import Calibration
+from featherweight.cascade.calibration import Calibration, without_idle
 from featherweight.cascade.curve import curve
 from featherweight.cascade.fit import Kind, fit_rule
 from featherweight.cascade.learned import Learned, Target
@@ -44,7 +44,7 @@ def read_logs(paths: Sequence[Path]) -> Log:
     """One log of several files about the same stages; raises `CascadeError` where they differ."""
     logs = [read_log(path) for path in paths]
     first = logs[0]
-    seen: dict[str, Path] = {}
+    seen: dict[str, tuple[Path, Log]] = {}
     for path, log in zip(paths, logs, strict=True):
         if (log.metric, log.models, _facts(log)) != (first.metric, first.models, _facts(first)):
             raise CascadeError(
@@ -53,11 +53,16 @@ def read_logs(paths: Sequence[Path]) -> Log:
             )
         for row in log.rows:
             if row.id in seen:
-                raise CascadeError(
-                    f"the question {row.id!r} is in {path} and in {seen[row.id]}; name each log "
-                    "once."
+                other, theirs = seen[row.id]
+                advice = (
+                    "name each log once"
+                    if theirs.sha256 == log.sha256
+                    else "give the questions of different logs different ids"
                 )
-            seen[row.id] = path
+                raise CascadeError(
+                    f"the question {row.id!r} is in {path} and in {other}; {advice}."
+                )
+            seen[row.id] = path, log
     splits: dict[str, str] = {}
     for log in logs:
         for row in log.rows:
@@ -77,6 +82,15 @@ def read_logs(paths: Sequence[Path]) -> Log:
         ]
     rows = tuple(row for log in logs for row in log.rows)
     return Log(first.metric, first.models, rows, digest, extra)
+
+
+def shared_prompts(log: Log) -> int:
+    """How many prompts stand in more than one split, under different groups."""
+    splits: dict[str, set[str]] = {}
+    for row in log.rows:
+        if row.prompt_sha256 is not None:
+            splits.setdefault(row.prompt_sha256, set()).add(row.split)
+    return sum(len(found) > 1 for found in splits.values())
 
 
 def sha256_of(digests: Sequence[str]) -> str:
@@ -144,7 +158,7 @@ def part_of(log: Log, split: Split) -> Log:
     return rows
 
 
-def chosen(log: Log, names: Sequence[str], seed: int) -> list[Score | Learned]:
+def chosen(log: Log, names: Sequence[str]) -> list[Score | Learned]:
     """A score for every stage but the last, by name: one for all, or one each.
 
     Names are those of `Score.parse`, and of `LEARNED` with `MORE` behind commas. Raises
@@ -166,7 +180,6 @@ def chosen(log: Log, names: Sequence[str], seed: int) -> list[Score | Learned]:
                     part_of(log, "fit"),
                     stage,
                     *LEARNED[kind],
-                    seed,
                     end="no-end" not in more,
                     calibrate="isotonic" in more,
                 )
@@ -217,7 +230,7 @@ def calibrate(
     Learned scores and the order of testing come from the split fit, thresholds from calibrate.
     Raises `CascadeError` where the target cannot be kept, and for what `made` refuses.
     """
-    scores = chosen(log, names, seed)
+    scores = chosen(log, names)
     rows = scored(part_of(log, "calibrate"), scores)
     if quality is not None:
         fit = scored(part_of(log, "fit"), scores)
@@ -228,7 +241,7 @@ def calibrate(
         found = for_cost(scored(part_of(log, "fit"), scores), rows, *cost, seed)
     else:
         raise ValueError("no target")
-    return made(log, scores, found, _points(rows)), found
+    return made(log, scores, found, _points(rows))
 
 
 def write_cascade(
@@ -264,28 +277,31 @@ def made(
     scores: Sequence[Score | Learned],
     calibration: Calibration,
     points: Sequence[Mapping[str, float]] = (),
-) -> DeferralRule:
-    """The rule that `calibration` stands for.
+) -> tuple[DeferralRule, Calibration]:
+    """The rule that `calibration` stands for, and `calibration` of the stages that are in it.
 
-    Raises `CascadeError` where the log does not say who its stages are, where a score reads
-    alternatives that the log's header says were not asked for, or where a stage answers none of the
-    questions that `calibration` saw: it costs and gives nothing.
+    A stage at +inf passes everything on, so leaving it out decides nothing and costs less: the
+    promise names it in `left_out`. Raises `CascadeError` where the log does not say who its stages
+    are, where a score reads alternatives that the log's header says were not asked for, or where
+    only the last stage answers any of the questions that `calibration` saw.
     """
     about = _stages(log)
-    reached = [1.0, *(share.mean for share in calibration.realised.deferral)]
+    if calibration.realised.deferral[-1].mean >= 1:
+        few = len(about) == 2
+        who = f"stage 0 ({log.models[0]})" if few else f"no stage but the last ({log.models[-1]})"
+        fresh = "; a promise of quality then needs fresh groups"
+        raise CascadeError(
+            f"{who} would answer {'none' if few else 'any'} of the {calibration.promise['n']} "
+            "questions in the calibrate split under this target; choose another target or score"
+            f"{fresh if calibration.promise['kind'] == 'quality' else ''}."
+        )
     stages = []
     for number, one in enumerate(about):
         last = number == len(about) - 1
         score = None if last else scores[number]
         threshold = None if last else calibration.thresholds[number]
-        # one that is not reached, since those before answer everything, costs nothing
-        idle = not last and 0 < reached[number] <= reached[number + 1]
-        if threshold is not None and (idle or not np.isfinite(threshold.value)):
-            raise CascadeError(
-                f"stage {number} ({log.models[number]}) would answer none of the "
-                f"{calibration.promise['n']} questions in the calibrate split under this target; "
-                "choose another target or score, or leave the stage out."
-            )
+        if threshold is not None and threshold.value == np.inf:
+            continue
         k = 0 if score is None else alternatives(score)
         if one.top_logprobs < k:
             raise CascadeError(
@@ -296,8 +312,9 @@ def made(
         if isinstance(score, Score) and score.stream == "entropies":
             k = one.top_logprobs  # those in the log are made of so many
         stages.append(replace(one, top_logprobs=k, score=score, threshold=threshold))
-    promise = calibration.promise
-    return DeferralRule(
+    kept = without_idle(calibration, log.models)
+    promise = kept.promise
+    rule = DeferralRule(
         tuple(stages),
         log.metric,
         promise,
@@ -306,3 +323,4 @@ def made(
         log.sha256,
         tuple(dict(point) for point in points),
     )
+    return rule, kept

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from featherweight.cascade.sample import Sample, Stages
+from featherweight.cascade.sample import COSTS, Cost, Sample, Stages
 from featherweight.cascade.types import Floats
 from featherweight.errors import CascadeError
 
@@ -26,12 +26,13 @@ def levels(scores: Floats, number: int) -> Floats:
     return np.unique(finite[at])[::-1]
 
 
-def path(fit: Sample, cost: Floats) -> Floats:
+def path(fit: Sample, kind: Cost | None = None) -> Floats:
     """Thresholds [steps, stages - 1], each step trusting more than the one before.
 
     +inf passes all answers of a stage on; that of all stages is not among them. With more than two
     stages each step lowers the threshold for which the drop in quality per cost saved is least on
-    `fit`; `cost` is [n, stages].
+    `fit`; of no `kind`, the first cost that the log knows. Raises `CascadeError` where it knows
+    none, or not this one.
     """
     stages = fit.scores.shape[1]
     grid = [
@@ -41,7 +42,9 @@ def path(fit: Sample, cost: Floats) -> Floats:
         for j in range(stages)
     ]
     at = [0] * stages
-    paid = np.cumsum(cost, axis=1)  # by the stage that answers
+    if stages > 1:
+        kind = kind or (*fit.known_costs(), COSTS[0])[0]
+        paid = np.cumsum(fit.cost(kind), axis=1)  # by the stage that answers
     found = []
 
     def now(position: list[int]) -> tuple[float, float]:
@@ -49,7 +52,7 @@ def path(fit: Sample, cost: Floats) -> Floats:
         rows = np.arange(len(chosen))
         return float(fit.loss[rows, chosen].mean()), float(paid[rows, chosen].mean())
 
-    drop, spent = now(at)
+    drop, spent = now(at) if stages > 1 else (0.0, 0.0)
     while moves := [j for j in range(stages) if at[j] + 1 < len(grid[j])]:
         tried = []
         for j in moves if len(moves) > 1 else []:

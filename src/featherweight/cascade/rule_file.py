@@ -26,6 +26,7 @@ VERSION = 1
 DEEPEST = 50  # of what is only kept for people
 STAGE = "model engine identity template_sha256 dtype decoding max_tokens top_logprobs".split()
 DTYPES = ("float32", "bfloat16")
+EQUAL = "one request goes to all, so make them equal"
 PROMISES = ("budget", "quality", "cost")
 AGAIN = "make the rule again with `featherweight cascade calibrate`"
 
@@ -110,9 +111,9 @@ def rule_from(data: object, where: str) -> DeferralRule:
     stages = tuple(read_stage(part, last=part is parts[-1]) for part in parts)
     for part, stage in zip(parts, stages, strict=True):
         if stage.decoding != stages[0].decoding:
-            raise part.wrong(
-                "decoding", "differs from stage 0's", "one request goes to all, so make them equal"
-            )
+            raise part.wrong("decoding", "differs from stage 0's", EQUAL)
+        if stage.max_tokens != stages[0].max_tokens:
+            raise part.wrong("max_tokens", "differs from stage 0's", EQUAL)
     promise = top.part("promise")
     kind = promise.one_of("kind", PROMISES)
     _plain(promise.data, promise.where)

@@ -1,5 +1,6 @@
 """A log with its scores as arrays, checked once, and who answers under given thresholds."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from featherweight.errors import CascadeError
 from featherweight.evaluate.statistics import group_index
 
 Cost = Literal["seconds", "flops", "usd"]
+COSTS: tuple[Cost, ...] = ("seconds", "flops", "usd")
 Stages = NDArray[np.intp]
 
 
@@ -56,7 +58,8 @@ class Sample:
     def cost(self, kind: Cost) -> Floats:
         """What each stage's answer took: [n, stages].
 
-        Raises `CascadeError` where that is not known.
+        Raises `CascadeError` where that is not known, or where the last stage's are all 0: nobody
+        measured them.
         """
         table = [[getattr(answer, kind) for answer in row.stages] for row in self.log.rows]
         for row, costs in zip(self.log.rows, table, strict=True):
@@ -66,7 +69,23 @@ class Sample:
                     f"row {row.id!r}: the {kind} of stage {stage} ({self.log.models[stage]}) are "
                     "not known; log them or count another cost."
                 )
-        return np.array(table, dtype=np.float64).reshape(self.quality.shape)
+        found = np.array(table, dtype=np.float64).reshape(self.quality.shape)
+        if not found[:, -1].any():
+            raise CascadeError(
+                f"all {kind} of the last stage ({self.log.models[-1]}) are 0 in the log; log them "
+                "or count another cost."
+            )
+        return found
+
+    def known_costs(self) -> list[Cost]:
+        """The costs that every answer has and that the last stage's are not all 0 of."""
+        answers = [answer for row in self.log.rows for answer in row.stages]
+        return [
+            kind
+            for kind in COSTS
+            if all(getattr(answer, kind) is not None for answer in answers)
+            and any(getattr(row.stages[-1], kind) for row in self.log.rows)
+        ]
 
     def group_means(self, values: Floats) -> Floats:
         """The mean of every group: values [n, k] -> [G, k]."""
@@ -132,3 +151,16 @@ def defers(scores: Floats, threshold: Threshold, keys: Sequence[str]) -> NDArray
 def keys(log: Log) -> tuple[str, ...]:
     """What decides ties: the prompt's hash, as in a running cascade; the id where there is none."""
     return tuple(row.prompt_sha256 or row.id for row in log.rows)
+
+
+def hashed_order(groups: Sequence[str]) -> Stages:
+    """The groups of `groups` (one a row), as `Sample.index` numbers them, in a fixed order: [G].
+
+    By a hash of their names alone. What a test sees must not depend on what they lost, and an order
+    that an option could change would let people try orders until one proves what they want.
+    """
+    names = sorted(set(groups))
+    return np.array(
+        sorted(range(len(names)), key=lambda g: hashlib.sha256(names[g].encode()).digest()),
+        dtype=np.intp,
+    )

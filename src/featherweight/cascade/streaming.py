@@ -81,7 +81,8 @@ class Relay:
         if self._stage is None:
             return
         if self.stopped and self._watch is not None:
-            self._asked.stop(self._stage, self._watch, prompt_tokens, self._seconds())
+            spent = prompt_tokens, self._tokens, self._seconds()
+            self._asked.stop(self._stage, self._watch, *spent)
         else:
             spent = prompt_tokens, self._tokens, self._seconds()
             self._asked.fault(self._stage, self._error, *spent)

@@ -26,13 +26,16 @@ LIMITS: dict[Stream, tuple[float, float]] = {
     "margins": (-ROUNDING, 1 + ROUNDING),
     "entropies": (-ROUNDING, np.inf),
 }
+ALTERNATIVES = (
+    "ask the engine for top log-probabilities (`cascade log --margins` does), or use another score"
+)
 PLAIN: dict[Stream, tuple[str, str]] = {  # what it is called, and how to get it
     "token_logprobs": (
         "log-probabilities",
         "use an engine that gives them, or a stage without a confidence score",
     ),
-    "margins": ("margins", "ask the engine for top log-probabilities, or use another score"),
-    "entropies": ("entropies", "ask the engine for top log-probabilities, or use another score"),
+    "margins": ("margins", ALTERNATIVES),
+    "entropies": ("entropies", ALTERNATIVES),
 }
 
 ALPHAS = tuple(i / 10 for i in range(11))

@@ -53,7 +53,7 @@ def validity(
     groups: int | None = None,
     draws: int = DRAWS,
     seed: int = 0,
-    cost: Cost = "seconds",
+    cost: Cost | None = None,
 ) -> Validity:
     """Calibrate as `for_quality` does on `groups` of `population`, drawn with replacement.
 
@@ -62,7 +62,7 @@ def validity(
     target that no data of this size supports.
     """
     check_target(fit, population, epsilon, delta, groups)
-    steps = path(fit, fit.cost(cost))
+    steps = path(fit, cost)
     before, losses = group_losses(fit, steps), group_losses(population, steps)
     truth = losses.mean(axis=0)
     generator = np.random.default_rng(seed)

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -199,16 +200,18 @@ class OpenAIEngine:
     async def _answer(self, request: Request) -> Generation:
         """One request without streaming; every failure is a `Generation` that says why."""
         async with self._http.client().slots:
-            started = time.perf_counter()
+            started, answer = time.perf_counter(), Answer()
             try:
                 check_request(self._name, request)
                 await self._facts.check_context(request)
                 async with self._http.send(self._question(request, stream=False)) as response:
                     body = await self._http.whole(response)
-                answer = self._read(body, isinstance(request.prompt, str))
+                self._read(answer, body, isinstance(request.prompt, str))
                 return self._generation(request, answer, started)
-            except EngineError as error:
-                return failed(self._name, str(error), time.perf_counter() - started)
+            except EngineError as error:  # what was of no use was paid for all the same
+                seconds = time.perf_counter() - started
+                found = failed(self._name, str(error), seconds, answer.prompt_tokens)
+                return replace(found, completion_tokens=answer.completion_tokens)
 
     def _question(self, request: Request, stream: bool) -> Question:
         return Question(
@@ -245,21 +248,19 @@ class OpenAIEngine:
                 body["stream_options"] = {"include_usage": True}
         return body
 
-    def _read(self, body: Any, raw: bool) -> Answer:
-        """The one choice of a whole answer."""
+    def _read(self, answer: Answer, body: Any, raw: bool) -> None:
+        """Add the one choice of a whole answer to `answer`, and what it took."""
         try:
             if not isinstance(body, dict):
                 raise WireError("an answer that is not a JSON object")
+            parse_usage(answer, body.get("usage"))
             if body.get("error"):
                 raise WireError(f"an error: {self._http.message(body)}")
             choices = body.get("choices")
             if not isinstance(choices, list) or not choices:
                 raise WireError("no choices")
-            answer = Answer()
             parse_choice(answer, choices[0], raw)
-            parse_usage(answer, body.get("usage"))
             answer.check()
-            return answer
         except WireError as error:
             raise EngineError(f"{self._http.where} gave {error}; {error.advice}.") from None
 
@@ -279,7 +280,7 @@ class OpenAIEngine:
             top_logprobs=tops,
             finish_reason="stop" if holder.stopped else answer.finish,
             prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens or len(answer.logprobs),
+            completion_tokens=answer.written,
             seconds=time.perf_counter() - started,
             model=self._name,
         )

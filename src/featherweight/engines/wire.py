@@ -69,6 +69,18 @@ class Answer:
         cut = find_stop(b"".join(self.pieces), [s.encode() for s in stop])
         return len(self.pieces) if cut is None else self.tokens_before(cut)
 
+    @property
+    def written(self) -> int:
+        """Tokens that the model wrote: the server's count, else those told of and an end token.
+
+        Of a server that does not count, the end token is among those told of if the last of them
+        adds nothing to the text.
+        """
+        if self.completion_tokens or not self.has_logprobs:
+            return self.completion_tokens or len(self.logprobs)
+        whole = b"".join(self.pieces).strip() == self.text.encode().strip()
+        return len(self.logprobs) + (self.finish == "stop" and whole and self.pieces[-1] != b"")
+
     def check(self) -> None:
         """Settle `finish`; raise `WireError` for an answer that did not end well."""
         if self.ending is None:
@@ -219,4 +231,6 @@ def _logprob(value: Any, alternative: bool = False) -> float:
         number = float(value)
         if number < 1e-3 and (math.isfinite(number) or (alternative and number < 0)):
             return min(number, 0.0)  # rounding puts a certain token a hair above zero
-    raise WireError(f"a log-probability of {value!r}", "turn log-probabilities off in the server")
+    raise WireError(
+        f"a log-probability of {value!r}", f"{REPORT}, or turn log-probabilities off there"
+    )
