@@ -95,6 +95,32 @@ def test_what_is_not_on_the_curve_is_refused() -> None:
 
 
 @pytest.mark.parametrize("stages", [2, 3])
+def test_quality_and_cost_along_a_path(stages: int) -> None:
+    fit, one = simulated(4, 50, 2, "fit", stages), simulated(5, 50, 2, stages=stages)
+    steps = path(fit, "seconds")
+    whole = path_curve(one, steps, "seconds", resamples=200)
+    for number in (0, len(steps) // 2, len(steps)):
+        at = quality_at_cost(one, "seconds", float(whole.cost[number]), 200, steps=steps)
+        same = np.flatnonzero(whole.cost == whole.cost[number])
+        assert np.isclose(whole.quality[same], at.value).any()
+    between = (whole.cost[3] + whole.cost[4]) / 2
+    at = quality_at_cost(one, "seconds", float(between), 200, steps=steps)
+    assert at.value == pytest.approx((whole.quality[3] + whole.quality[4]) / 2)
+    assert at.ci95[0] < at.value < at.ci95[1]
+    target = float(np.median(whole.quality))
+    cost = cost_at_quality(one, "seconds", target, 200, steps=steps)
+    before = whole.cost[whole.quality >= target].min()
+    assert whole.cost.min() <= cost.value <= before + 1e-9
+    (weights,) = group_draws(50, 200, 0)
+    rows = np.repeat(np.arange(100), weights[7][one.index].astype(int))
+    drawn = made(one.quality[rows], one.scores[rows])
+    again = cost_at_quality(drawn, "seconds", target, 1, steps=steps)
+    assert cost.draws[7] == pytest.approx(again.value)
+    with pytest.raises(CascadeError, match=r"\(cheapest\) and .* \(dearest\), so 99 is not"):
+        quality_at_cost(one, "seconds", 99, steps=steps)
+
+
+@pytest.mark.parametrize("stages", [2, 3])
 def test_a_path_is_judged_threshold_by_threshold(stages: int) -> None:
     fit, one = simulated(4, 50, 2, "fit", stages), simulated(5, 50, 2, stages=stages)
     steps = path(fit, "seconds")

@@ -124,11 +124,15 @@ def test_a_cost_that_is_not_known_has_no_axis() -> None:
         judged(LOG, ["mean"], axis="usd")
 
 
-def test_three_stages_have_no_figure_at_a_cost() -> None:
+def test_three_stages_have_figures_at_a_cost() -> None:
     log = told(360, stages=3)
-    for asked in ({"at": 2.0}, {"reaching": 50.0}):
-        with pytest.raises(CascadeError, match="are of two stages and the log has 3; leave"):
-            judged(log, ["mean"], axis="seconds", **asked)  # type: ignore[arg-type]
+    found = judged(log, ["mean"], axis="seconds", at=20.0, reaching=50.0)
+    line = found.curves["mean"]
+    quality, cost = (found.figures["mean"][key] for key in ("quality_at", "cost_at"))
+    assert quality.value == pytest.approx(np.interp(20.0, line.cost[::-1], line.quality[::-1]))  # type: ignore[union-attr]
+    assert quality.ci95[0] < quality.value < quality.ci95[1]
+    assert line.cost.min() <= cost.value <= line.cost.max()  # type: ignore[union-attr]
+    assert {"quality_at", "cost_at"} < found.to_json()["scores"]["mean"].keys()
 
 
 def test_nothing_is_judged_on_the_rows_it_was_made_of() -> None:

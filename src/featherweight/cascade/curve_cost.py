@@ -26,25 +26,32 @@ Axis = Cost | Literal["deferral"]
 
 
 def quality_at_cost(
-    sample: Sample, axis: Axis, cost: float, resamples: int = RESAMPLES, seed: int = 0
+    sample: Sample,
+    axis: Axis,
+    cost: float,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    steps: Floats | None = None,
 ) -> Figure:
     """Quality where a question costs `cost` on average, on the curve of two stages.
 
-    A draw in which the small model alone costs more, or the large one less, counts that end of the
-    curve. Raises `CascadeError` where the sample itself is such a case.
+    With `steps` [k, stages - 1], made by `path` on the fit split, on the curve along them, of any
+    number of stages. A draw in which the curve's cheapest point (the small model alone) costs more,
+    or its dearest less, counts that end. Raises `CascadeError` where the sample itself is such a
+    case.
     """
-    line = _Line(sample, axis)
-    paid, _ = line.points(np.ones((1, len(sample.sizes))))
+    points = _points(sample, axis, steps)
+    paid, _ = points(np.ones((1, len(sample.sizes))))
     if not paid[0, 0] <= cost <= paid[0, -1]:
+        ends = ("small model alone", "all deferred") if steps is None else ("cheapest", "dearest")
         raise CascadeError(
-            f"the mean {axis} of a question lie between {paid[0, 0]:.4g} (small model alone) and "
-            f"{paid[0, -1]:.4g} (all deferred), so {cost:.4g} is not on the curve; choose a value "
+            f"the mean {axis} of a question lie between {paid[0, 0]:.4g} ({ends[0]}) and "
+            f"{paid[0, -1]:.4g} ({ends[1]}), so {cost:.4g} is not on the curve; choose a value "
             "between."
         )
 
     def read(times: Floats) -> Floats:
-        points = zip(*line.points(times), strict=True)
-        return np.array([np.interp(cost, x, y) for x, y in points])
+        return np.array([np.interp(cost, x, y) for x, y in zip(*points(times), strict=True)])
 
     return _figure(sample, read, resamples, seed)
 
@@ -58,16 +65,22 @@ def _figure(sample: Sample, of: Callable[[Floats], Floats], resamples: int, seed
 
 
 def cost_at_quality(
-    sample: Sample, axis: Axis, quality: float, resamples: int = RESAMPLES, seed: int = 0
+    sample: Sample,
+    axis: Axis,
+    quality: float,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    steps: Floats | None = None,
 ) -> Figure:
-    """The least mean cost of a question at which the curve of two stages reaches `quality`.
+    """The least mean cost of a question at which the curve reaches `quality`.
 
-    Infinite in draws that do not reach it. Raises `CascadeError` where the sample itself does not.
+    The curve is that of `quality_at_cost`. Infinite in draws that do not reach it. Raises
+    `CascadeError` where the sample itself does not.
     """
-    line = _Line(sample, axis)
+    points = _points(sample, axis, steps)
 
     def read(times: Floats) -> Floats:
-        paid, reached = line.points(times)
+        paid, reached = points(times)
         enough = reached >= quality - 1e-9
         at = enough.argmax(axis=1)[:, None]
         before = np.maximum(at - 1, 0)
@@ -82,7 +95,7 @@ def cost_at_quality(
 
     found = _figure(sample, read, resamples, seed)
     if found.value == np.inf:
-        best = line.points(np.ones((1, len(sample.sizes))))[1].max()
+        best = points(np.ones((1, len(sample.sizes))))[1].max()
         raise CascadeError(
             f"the curve never reaches {quality:.4g} {sample.log.metric.name}, its best is "
             f"{best:.4g}; choose less."
@@ -90,29 +103,52 @@ def cost_at_quality(
     return found
 
 
-class _Line:
-    """Mean cost and quality along the curve of two stages, in many draws."""
+Points = Callable[[Floats], tuple[Floats, Floats]]
+"""Of each draw [b, G]: mean cost, rising, and mean quality along a curve, [b, k] each."""
 
-    def __init__(self, sample: Sample, axis: Axis) -> None:
-        check_two(sample)
-        if axis == "deferral":
-            paid = np.tile([0.0, 1.0], (len(sample.scores), 1))
-        else:
-            paid = sample.cost(axis)
-        by_score = order(sample, sample.scores[:, 0])
-        self.ranked = by_score.along(paid[:, 1], sample.loss[:, 0])
-        first = np.column_stack([np.ones(len(paid)), paid[:, 0], sample.quality[:, 0]])
-        self.sums = np.zeros((len(sample.sizes), 3))
-        np.add.at(self.sums, sample.index, first)
 
-    def points(self, times: Floats) -> tuple[Floats, Floats]:
-        """Of each draw [b, G]: mean cost and mean quality at 0, 1, 2 ... runs deferred."""
-        number, *starts = (times @ self.sums).T
+def _points(sample: Sample, axis: Axis, steps: Floats | None) -> Points:
+    if steps is None:
+        return _of_two(sample, axis)
+    if axis == "deferral":
+        raise ValueError("a path has no one share that is passed on")
+    chosen = along(sample.scores, _whole(steps))[:, ::-1]  # cheapest first
+    paid = np.take_along_axis(np.cumsum(sample.cost(axis), axis=1), chosen, axis=1)
+    found = np.hstack([paid, np.take_along_axis(sample.quality, chosen, axis=1)])
+    sums = sample.group_means(found) * sample.sizes[:, None]
+
+    def points(times: Floats) -> tuple[Floats, Floats]:
+        cost, quality = np.hsplit(times @ sums / (times @ sample.sizes)[:, None], 2)
+        return cost, quality
+
+    return points
+
+
+def _of_two(sample: Sample, axis: Axis) -> Points:
+    """At 0, 1, 2 ... runs of equal scores deferred."""
+    check_two(sample)
+    share = np.tile([0.0, 1.0], (len(sample.scores), 1))
+    paid = share if axis == "deferral" else sample.cost(axis)
+    by_score = order(sample, sample.scores[:, 0])
+    ranked = by_score.along(paid[:, 1], sample.loss[:, 0])
+    first = np.column_stack([np.ones(len(paid)), paid[:, 0], sample.quality[:, 0]])
+    sums = np.zeros((len(sample.sizes), 3))
+    np.add.at(sums, sample.index, first)
+
+    def points(times: Floats) -> tuple[Floats, Floats]:
+        number, *starts = (times @ sums).T
         cost, quality = (
             (extra + start[:, None]) / number[:, None]
-            for extra, start in zip(self.ranked(times), starts, strict=True)
+            for extra, start in zip(ranked(times), starts, strict=True)
         )
         return cost, quality
+
+    return points
+
+
+def _whole(steps: Floats) -> Floats:
+    """The path from where everything is passed on."""
+    return np.concatenate([np.full((1, steps.shape[1]), np.inf), steps])
 
 
 @dataclass(frozen=True)
@@ -143,8 +179,7 @@ def path_curve(
     sample: Sample, steps: Floats, kind: Cost, resamples: int = RESAMPLES, seed: int = 0
 ) -> PathCurve:
     """The curve of `sample` along `steps` [k, stages - 1], made by `path` on the fit split."""
-    stages = sample.scores.shape[1]
-    thresholds = np.concatenate([np.full((1, stages), np.inf), steps])
+    stages, thresholds = sample.scores.shape[1], _whole(steps)
     chosen = along(sample.scores, thresholds)
     cost = sample.cost(kind)
     paid = np.take_along_axis(np.cumsum(cost, axis=1), chosen, axis=1)

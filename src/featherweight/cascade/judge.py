@@ -79,12 +79,11 @@ def judged(
     """Judge the scores `names` (see `make.chosen`) on the rows of `part`.
 
     Learned scores, and the bins of confidences, come from the fit split. `at` asks for the quality
-    at that mean cost, `reaching` for the cost at which that quality is reached, both with two
-    stages only. There is no AUROC where the small model's answers are all as good as the large
-    one's, or all worse; no ECE of confidences binned on a fit split whose scores are all alike, and
-    none on the fit split, which would be judged on the rows that they were made of. Raises
-    `CascadeError` for a score named twice, for learned scores on the fit split, and where curves
-    cannot be made, over `axis` too.
+    at that mean cost, `reaching` for the cost at which that quality is reached. There is no AUROC
+    where the small model's answers are all as good as the large one's, or all worse; no ECE of
+    confidences binned on a fit split whose scores are all alike, and none on the fit split, which
+    would be judged on the rows that they were made of. Raises `CascadeError` for a score named
+    twice, for learned scores on the fit split, and where curves cannot be made, over `axis` too.
     """
     if len(set(names)) < len(names):
         raise CascadeError("a score is named twice; name each once.")
@@ -93,11 +92,6 @@ def judged(
         raise CascadeError(
             f"{learned[0]} is learned on the split 'fit' and looks too good there; judge it on "
             "another with --part."
-        )
-    if len(log.models) > 2 and (at is not None or reaching is not None):
-        raise CascadeError(
-            f"quality at a cost (--at) and cost of a quality (--reaching) are of two stages and "
-            f"the log has {len(log.models)}; leave them out and read the curve."
         )
     rows = log.part(part)
     if not rows.rows:
@@ -118,17 +112,21 @@ def judged(
                 )
             fit = scored(part_of(log, "fit"), scores)
             check_scores(fit, "fit")
-            one: Curve | PathCurve = path_curve(sample, path(fit, axis), axis, seed=seed)
+            steps = path(fit, axis)
+            one: Curve | PathCurve = path_curve(sample, steps, axis, seed=seed)
+            tried: Floats | None = steps
             figures[name] = {"audc": one.audc, "audc_random": one.audc_random}
         else:
             if axis != "deferral":
                 sample.cost(axis)  # says what is not known
             fit_rows = None if part == "fit" else log.part("fit")
             one, figures[name] = _judge(sample, fit_rows, scores[0], seed)
-            if at is not None:
-                figures[name]["quality_at"] = quality_at_cost(sample, axis, at, seed=seed)
-            if reaching is not None:
-                figures[name]["cost_at"] = cost_at_quality(sample, axis, reaching, seed=seed)
+            tried = None
+        if at is not None:
+            figures[name]["quality_at"] = quality_at_cost(sample, axis, at, seed=seed, steps=tried)
+        if reaching is not None:
+            cost_at = cost_at_quality(sample, axis, reaching, seed=seed, steps=tried)
+            figures[name]["cost_at"] = cost_at
         curves[name] = one
     first = names[0]
     key = "s_d" if "s_d" in figures[first] else "audc"
