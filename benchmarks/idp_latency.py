@@ -11,12 +11,14 @@ usage: idp_latency.py --model DIR [--prompts 4] [--rounds 9] [--threads 1] [--ta
 | idp layer 4, one pass | goes on from there with the losers masked |
 | batched | one batch of m rows, one behind each prompt |
 | sequential | m times one after the other |
+| lora | the input alone, an adapter of rank 8 beside every layer, not merged (packed weights) |
 
 Prompts are vocabulary embeddings drawn by seed 0: time does not ask what they mean. Rounds are
 interleaved; a row is a median, its quartiles, and the ratio to `single` of the same round.
 """
 
 import argparse
+import copy
 import json
 import statistics
 import time
@@ -25,6 +27,7 @@ from pathlib import Path
 
 import measure
 import torch
+from peft import LoraConfig, get_peft_model
 
 from featherweight.engines.hf_bank import Bank, Selection, Stored
 from featherweight.engines.hf_model import Model
@@ -88,6 +91,10 @@ def measured(model: object, m: int, length: int, rounds: int) -> list[dict[str, 
         found.forward(ids, whole, places, everything.cache(torch.arange(m)), keep=1)
 
     everything = behind(Selection(), drawn)
+    adapted = copy.deepcopy(model)
+    adapted.prompt_bank = None
+    adapted = get_peft_model(adapted, LoraConfig(r=8, target_modules="all-linear")).eval()
+    with_adapter = Model(adapted, "the model")
     jobs = {
         "none": prefill(None),
         "single": singles[0],
@@ -96,6 +103,7 @@ def measured(model: object, m: int, length: int, rounds: int) -> list[dict[str, 
         "idp layer 4, one pass": prefill(behind(Selection(layer=4, passes=1), drawn)),
         "batched": batched,
         "sequential": lambda: [one() for one in singles],
+        "lora": lambda: with_adapter.prefill([text]),
     }
     seconds: dict[str, list[float]] = {impl: [] for impl in jobs}
     for number in range(rounds + 1):

@@ -163,6 +163,8 @@ def test_t5_needs_targets(texts: Path, tmp_path: Path) -> None:
     assert "is an encoder-decoder" in refused(1, teacher, "--calibrate", texts, *how)
     rows = tmp_path / "rows.csv"
     rows.write_text("prompt,target\nSummarize this.,It is short.\nAnd this.,It is shorter.\n")
+    assert "less than one sequence" in refused(1, teacher, "--calibrate", rows, *how)
+    how = (*how, "--length", 8)
     assert printed(teacher, "--calibrate", rows, *how)[1].split()[1:4] == ["86", "of", "86"]
 
 
@@ -172,6 +174,7 @@ def test_wrong_usage(teacher: str, texts: Path, tmp_path: Path) -> None:
     assert "bits=5 does not fit" in refused(2, teacher, *recipes("rtn:bits=5"), *known)
     twice = refused(2, teacher, *recipes(RTN, CUT, RTN), *known)
     assert twice == f"error: recipe {RTN} was given twice; give it once."
+    assert "leave --length out" in refused(2, teacher, *recipes(CUT), *known, "--length", 32)
     assert "neither a task nor a file" in refused(
         2, teacher, *recipes(RTN), "--calibrate", "nothing", *known[2:]
     )

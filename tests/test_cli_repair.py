@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from featherweight.cli import app
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_banks import save_tiny_whole  # noqa: E402
 from trainings import environment, setting  # noqa: E402
 
@@ -137,6 +139,9 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     assert "is no engine" in refused(2, *ask, "--method", "neo", "--teacher", "gpt-7")
     assert "/nowhere" in refused(1, *ask, "--method", "neo", "--teacher", "hf:/nowhere")
     assert "is a file and has no part 'nothing'" in refused(2, *ask, *way, "--val", "nothing")
+    data = ask[ask.index("--data") + 1]
+    assert "is what is learnt" in refused(2, *ask, *way, "--val", data)
+    assert "does not read --split" in refused(2, *ask, *way, *val(folder), "--split", "val")
     for method, option in (("lora", "--prompts"), ("neo", "--prompt-tokens"), ("idp", "--rank")):
         line = refused(2, *ask, "--method", method, option, 3)
         assert f"{option} is for " in line and f", not for {method}; leave it out." in line
@@ -144,6 +149,12 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     assert "no multiple of micro_batch" in refused(2, *ask, *way, "--micro-batch", 3)
     assert "lr is 0.0; it must be above 0" in refused(2, *ask, *way, "--lr", 0)
     assert not (output / "bank.json").exists()
+    broken = shutil.copytree(folder / "whole", tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"][0, 0] = torch.nan
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    nan = [f"hf:{broken}" if one == ask[1] else one for one in ask]
+    assert "logits hold NaN or infinity" in refused(1, *nan, "--method", "lora")
     assert "holds no weights that" in refused(1, *ask, "--method", "spp")
     for wrong, word in (("--method", "soup"), ("--seed", "-1"), ("--prompts", "0")):
         result = call(*ask, *way, wrong, word)

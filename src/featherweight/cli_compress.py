@@ -10,7 +10,8 @@ from featherweight.errors import CompressError
 
 RECIPES = (
     "What to do, as gptq:bits=3,group=64; several make one folder each. Kinds: rtn, gptq, "
-    "magnitude, wanda, sparsegpt, dsnot, joint, depth, width (docs/compress.md)."
+    "magnitude, wanda, sparsegpt, dsnot, joint, depth, width (docs/compress.md); symmetric=true "
+    "with 4 or 8 bits can be exported to compressed-tensors."
 )
 
 
@@ -53,6 +54,8 @@ def compress(
         recipes = [parse_recipe(text) for text in recipe]
         if twice := [text for text in recipe if recipe.count(text) > 1]:
             raise CompressError(f"recipe {twice[0]} was given twice; give it once.")
+        if length is not None and all(one.structured for one in recipes):
+            raise CompressError("depth and width read whole texts; leave --length out.")
         texts = None if calibrate is None else read_texts(calibrate, data, split, limit)
     mode = None if sequential is None else "sequential" if sequential else "shared"
     with run_errors(STOPPED), work_progress() as progress:

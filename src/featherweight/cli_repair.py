@@ -25,7 +25,9 @@ def repair(
     data: Annotated[str, typer.Option(help="What it learns: a task, or a file of rows.")],
     output: Annotated[Path, typer.Option(help="Where the repair goes; a stopped run goes on.")],
     data_dir: Annotated[Path | None, typer.Option(help="Where the tasks' data lie.")] = None,
-    split: Annotated[str, typer.Option(help="Of a task: which part is learnt.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(help="Of a task: which part is learnt; train.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
     val: Annotated[
         str | None, typer.Option(help="What prompts are chosen on: a split, or a file of rows.")
@@ -57,6 +59,7 @@ def repair(
     """Bring a compressed model back: soft prompts chosen for each input, LoRA, or SPP."""
     try:
         from featherweight.compress import read_texts
+        from featherweight.compress.calibrate import texts_sha256
         from featherweight.distill import Settings
         from featherweight.repair import repair as run
         from featherweight.show_repair import print_repaired, repair_progress
@@ -79,9 +82,9 @@ def repair(
             seed=seed,
             save_every=save_every,
         )
-        learnt = read_texts(data, data_dir, split if data_dir else None, limit)
+        learnt = read_texts(data, data_dir, split or ("train" if data_dir else None), limit)
         tests = None
-        if val is not None and (Path(val).suffix or Path(val).exists()):
+        if val is not None and (Path(val).suffix or Path(val).is_file()):
             tests = read_texts(val, limit=val_limit)
         elif val is not None and data_dir is None:
             raise DataError(
@@ -89,6 +92,11 @@ def repair(
             )
         elif val is not None:
             tests = read_texts(data, data_dir, val, val_limit)
+        if tests is not None and texts_sha256(tests.examples) == texts_sha256(learnt.examples):
+            raise DataError(
+                f"--val {val} is what is learnt, where the best is who knows it by heart; name "
+                "other rows."
+            )
     with run_errors(STOPPED), TrainView(console()) as view, repair_progress() as progress:
         found = run(
             model,

@@ -1,7 +1,7 @@
 """How much compression costs: perplexity on two kinds of text, nine tasks, meeting questions.
 
-usage: run.py --data DIR --work FOLDER [--model SPEC] [--only RECIPE ...] [--steps STEP ...]
-              [--limit N]
+usage: run.py --data DIR --work FOLDER [--only RECIPE ...] [--steps STEP ...] [--shared]
+       run.py --data DIR --work FOLDER --model hf:QWEN --name qwen2.5-coder-0.5b --subset
 
 1. compress: each recipe alone and sequentially; all of one kind again in one shared pass.
 2. perplexity a token: WikiText-2 test in chunks of 2,048, the beginnings of QMSum's val meetings.
@@ -36,10 +36,17 @@ RECIPES = (
     "dsnot:sparsity=0.5",
     "magnitude:sparsity=0.5",
     "joint:sparsity=0.5,bits=4",
-    "depth:layers=20",
-    "width:kv=2,ffn=1024",
 )
-SHARED = tuple(one for one in RECIPES if not one.startswith(("depth", "width")))
+CUTS = {  # by the model's name: a third of the layers goes, a third of what is in them
+    "smollm2-135m": ("depth:layers=20", "width:kv=2,ffn=1024"),
+    "qwen2.5-coder-0.5b": ("depth:layers=16", "width:ffn=3264"),  # of 2 groups none can go
+}
+SUBSET = {
+    "perplexity": 32,
+    "meetings": 16,
+    "tasks": 200,
+    "questions": 60,
+}  # 32 chunks: 65,536 tokens
 TOKENS, LENGTH = 65_536, 1024
 STEPS = ("perplexity", "tasks", "questions")
 
@@ -49,29 +56,29 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--name", default="smollm2-135m", help="of the model, in results/")
+    parser.add_argument("--name", default="smollm2-135m", choices=CUTS, help="in results/")
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
-    parser.add_argument("--limit", type=int, help="of a task's questions; a tenth of the texts")
+    parser.add_argument("--subset", action="store_true", help="only so many of each (SUBSET)")
     parser.add_argument("--shared", action="store_true", help="the shared pass too")
     args = parser.parse_args()
     calibration = texts.calibration(args.data)
     made: dict[str, str] = {"none": args.model}
-    for text in RECIPES:
+    for text in (*RECIPES, *CUTS[args.name]):
         if args.only and text not in args.only:
             continue
         folder = args.work / args.name / text
-        compress(
-            args.model, [parse_recipe(text)], folder, calibration, tokens=TOKENS, length=LENGTH
-        )
+        recipe = parse_recipe(text)
+        length = None if recipe.structured else LENGTH
+        compress(args.model, [recipe], folder, calibration, tokens=TOKENS, length=length)
         print(text, "made", flush=True)
         kept(args.name, text, folder)
         made[text] = f"hf:{folder}"
     if args.shared:
         around = args.work / args.name / "shared"
-        compress(args.model, [parse_recipe(text) for text in SHARED], around, calibration,
+        compress(args.model, [parse_recipe(text) for text in RECIPES], around, calibration,
                  tokens=TOKENS, length=LENGTH)  # fmt: skip
-        for text in SHARED:
+        for text in RECIPES:
             kept(args.name, f"{text} shared", around / text)
             made[f"{text} shared"] = f"hf:{around / text}"
     for step in args.steps:
@@ -107,7 +114,7 @@ def measure(step: str, args: argparse.Namespace, name: str, spec: str) -> None:
     tasks = {"perplexity": perplexity, "tasks": nine, "questions": questions}[step]
     found = {
         task.name: scored(task, engine, spec, run / task.name)
-        for task in tasks(args.data, args.limit)
+        for task in tasks(args.data, SUBSET if args.subset else {})
     }
     engine.close()
     write_atomic(target, json.dumps(found, indent=1) + "\n")
@@ -123,19 +130,19 @@ def scored(task: Task, engine: Engine, spec: str, folder: Path) -> dict[str, Any
     return {"n": report.results.n, "seconds": report.cost.seconds_total, "metrics": metrics}
 
 
-def perplexity(data: Path, limit: int | None) -> list[Task]:
-    few = None if limit is None else max(1, limit // 10)
+def perplexity(data: Path, few: dict[str, int]) -> list[Task]:
     return [
-        load_task("wikitext2-tokens", data, split="test", limit=few),
-        texts.qmsum_val(data, few),
+        load_task("wikitext2-tokens", data, split="test", limit=few.get("perplexity")),
+        texts.qmsum_val(data, few.get("meetings")),
     ]
 
 
-def nine(data: Path, limit: int | None) -> list[Task]:
-    return [load_task(name, data, split="test", limit=limit) for name in SETS]
+def nine(data: Path, few: dict[str, int]) -> list[Task]:
+    return [load_task(name, data, split="test", limit=few.get("tasks")) for name in SETS]
 
 
-def questions(data: Path, limit: int | None) -> list[Task]:
+def questions(data: Path, few: dict[str, int]) -> list[Task]:
+    limit = few.get("questions")
     return [load_task("qmsum", data, split="val", input="gold", words=500, limit=limit)]
 
 

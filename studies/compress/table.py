@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+BEFORE = "as it was: itself a dequantised 4-bit file"
 COLUMNS = (
     # step, task, metric, title
     ("perplexity", "wikitext2-tokens", "token_perplexity", "WikiText-2"),
@@ -29,7 +30,8 @@ def main() -> None:
     )
     print("| --- " * (len(titles) + 6) + "|")
     for name in sorted(names, key=lambda one: (one != "none", one)):
-        print(f"| {' | '.join([name.removesuffix(' shared'), *cells(folder, name)])} |")
+        title = BEFORE if name == "none" else name.removesuffix(" shared")
+        print(f"| {' | '.join([title, *cells(folder, name)])} |")
 
 
 def cells(folder: Path, name: str) -> list[str]:

@@ -26,6 +26,9 @@ from featherweight.tasks import load_task
 from featherweight.tasks.choice import SETS
 
 RESAMPLES = 10_000
+UNCOMPRESSED = "uncompressed (itself a dequantised 4-bit file)"
+LATENCY = Path(__file__).parents[2] / "benchmarks" / "results" / f"idp_latency_{run.M}.json"
+INPUT = "256 tokens"
 Scores = dict[str, NDArray[np.float64]]
 """By task, a number for every question: [n], or log-probabilities [m, n] of lists."""
 
@@ -66,7 +69,7 @@ def table(
         return right(read(name, where), answers)
 
     rows = {
-        "uncompressed": one("uncompressed", run.RECIPES[0]),
+        UNCOMPRESSED: one("uncompressed", run.RECIPES[0]),
         "compressed": one("none"),
     }
     untrained = [read(f"untrained:{k}") for k in range(run.M)]
@@ -98,7 +101,7 @@ def table(
 
 
 def added(args: argparse.Namespace, recipe: str) -> dict[str, int]:
-    """Numbers that a row adds to the compressed model; latency is benchmarks/idp_latency.py's."""
+    """Numbers that a row adds to the compressed model."""
     bank = args.work / recipe / f"idp-{args.seeds[0]}"
     every = int(json.loads((bank / "manifest.json").read_text())["parameters"])
     found = {"compressed": 0, "best single": every // run.M}
@@ -111,6 +114,24 @@ def added(args: argparse.Namespace, recipe: str) -> dict[str, int]:
             tensors = load_file(file / "adapter_model.safetensors").values()
             found[f"{method}, rank {rank}"] = sum(tensor.size for tensor in tensors)
     return found
+
+
+def latency(row: str) -> str:
+    """A row's prefill of `INPUT` as a ratio to that behind one prompt, as benchmarked."""
+    times = {
+        one["impl"]: one for one in json.loads(LATENCY.read_text()) if one.get("case") == INPUT
+    }
+    impl = {
+        UNCOMPRESSED: "none",
+        "compressed": "none",
+        "best single": "single",
+        "IDP": "idp layer 0",
+        "random choice": "single",
+        "untrained, random": "single",
+        "mean of log-probabilities": "batched",
+    }
+    name = "lora" if row.startswith(("lora", "neo")) else impl.get(row)
+    return f"{times[name]['ratio_to_single']:.2f}" if name in times else ""
 
 
 def logprobs(folder: Path, ids: list[str]) -> list[list[float]]:
@@ -168,7 +189,8 @@ def report(recipe: str, rows: dict[str, Scores], numbers: dict[str, int]) -> dic
     against = drawn["IDP"] - drawn["best single"]
     print(f"\n{recipe}: the smallest difference to the best single prompt that this can show is "
           f"{2.8 * against.std():.2f} points (80 % power)")  # fmt: skip
-    print("\n| row | parameters added | accuracy | IDP minus it |\n| --- | --- | --- | --- |")
+    print(f"\n| row | parameters added | prefill of {INPUT}, ratio to one prompt's | accuracy | "
+          "IDP minus it |\n| --- | --- | --- | --- | --- |")  # fmt: skip
     found = {}
     for name, scores in rows.items():
         accuracy = float(np.mean([100 * scores[task].mean() for task in SETS]))
@@ -177,7 +199,7 @@ def report(recipe: str, rows: dict[str, Scores], numbers: dict[str, int]) -> dic
         gap = float(np.mean([100 * (rows["IDP"][t] - scores[t]).mean() for t in SETS]))
         gap_low, gap_high = np.percentile(off, [2.5, 97.5])
         more = f"{numbers[name]:,}" if name in numbers else ""
-        print(f"| {name} | {more} | {accuracy:.2f} [{low:.2f}, {high:.2f}] | "
+        print(f"| {name} | {more} | {latency(name)} | {accuracy:.2f} [{low:.2f}, {high:.2f}] | "
               f"{gap:+.2f} [{gap_low:+.2f}, {gap_high:+.2f}] |")  # fmt: skip
         found[name] = {
             "parameters": numbers.get(name),

@@ -1,8 +1,9 @@
 """What repairs learn from, what is chosen on, and what is scored: never a test file before the end.
 
 Prompt k learns part k: articles (WikiText-2 validation), meetings (QMSum train), questions with
-their answers (the nine tasks' train splits, raw, as they are scored), and a third of each. LoRA and
-NEO learn the last part. All parts have as many pieces of about 250 tokens.
+their answers (the nine tasks' train splits, raw, as they are scored; without those that are asked
+again in a test split), and a third of each. LoRA and NEO learn the last part. All parts have as
+many pieces, of about 260 tokens.
 """
 
 import random
@@ -42,13 +43,18 @@ def questions(data: Path, split: str) -> list[str]:
     for name in SETS:
         if split == "train" and name == "piqa":
             continue  # it has no train split here
-        found = list(load_task(name, data, split=split).examples)
+        asked = {str(one.prompt) for one in load_task(name, data, split="test").examples}
+        found = [
+            one
+            for one in load_task(name, data, split=split).examples
+            if str(one.prompt) not in asked
+        ]
         random.Random(name).shuffle(found)
-        items.append([f"{one.prompt} {one.target}" for one in found if one.target])
+        rows = [f"{one.prompt} {one.target}" for one in found if one.target]
+        items.append([row for row in rows if len(row.split()) <= 2 * WORDS])
     dealt = zip(*(_again(one, 400) for one in items), strict=True)
-    rows = [text for several in dealt for text in several]
     joined, piece = [], ""
-    for row in rows:
+    for row in (text for several in dealt for text in several):
         if piece and len(piece.split()) + len(row.split()) > WORDS:
             joined.append(piece)
             piece = ""

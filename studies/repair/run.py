@@ -43,7 +43,10 @@ BASE = "smollm2-135m"
 RECIPES = ("gptq:bits=3", "sparsegpt:sparsity=0.6")
 M, N = 4, 20
 RANKS = (1, 8, 32)
-HOW = Settings(batch=8, micro_batch=8, max_length=256, steps=100, prompt_tokens=N, save_every=25)
+LONGEST = 768
+# no piece is cut: 100 steps of 8 are 200,000 tokens of each part
+HOW = Settings(batch=8, micro_batch=8, max_length=LONGEST, steps=100, prompt_tokens=N,
+               save_every=25)  # fmt: skip
 STEPS = ("compress", "idp", "lora", "neo", "score")
 
 
@@ -62,7 +65,8 @@ def main() -> None:
         return
     for recipe in args.recipes:
         if "compress" in args.only:
-            compress(BASE, [parse_recipe(recipe)], model(args.work, recipe), calibration(args.data))
+            compress(BASE, [parse_recipe(recipe)], model(args.work, recipe),
+                     calibration(args.data))  # fmt: skip
     for seed in args.seeds:
         for recipe in args.recipes:
             jobs = [("idp", str(seed))] if "idp" in args.only else []
@@ -107,7 +111,7 @@ def adapter(data: Path, work: Path, recipe: str, name: str) -> None:
     target = work / recipe / f"{name}.val.json"
     if not target.exists():
         opened, tokenizer = open_model(str(output), choose_dtype("auto", "cpu")[0], "cpu")
-        asked = samples(mix.val(data), Reader(opened, tokenizer, name), 256)
+        asked = samples(mix.val(data), Reader(opened, tokenizer, name), LONGEST)
         measured = losses(opened, [], contexts(asked, running=True))
         loss = float(measured.bare.sum() / measured.tokens.sum())
         write_atomic(target, json.dumps({"val": loss}))
@@ -137,7 +141,7 @@ def untrained(data: Path, work: Path, recipe: str) -> None:
     drawn = []
     for k in range(M):
         part = replace(task, examples=task.examples[k * size : (k + 1) * size])
-        ids = sorted({i for s in samples(part, reader, 256) for i in s.prompt + s.target})
+        ids = sorted({i for s in samples(part, reader, LONGEST) for i in s.prompt + s.target})
         generator = torch.Generator().manual_seed(k)
         chosen = torch.tensor(ids)[torch.randint(len(ids), (N,), generator=generator)]
         drawn.append(opened.get_input_embeddings()(chosen).detach())

@@ -669,6 +669,61 @@ def test_numbers_beyond_float32_are_no_fault_of_ours(recipe: str, tmp_path: Path
     assert "NaN or infinity; look for" in message or "leaves float32's range" in message
 
 
+def fp16_with_large_weights(folder: Path) -> Path:
+    """Pruning makes up for what it drops, beyond what 16 bits hold."""
+    model, source = tiny("llama"), save_tiny("llama", folder)
+    weight = model.model.layers[2].mlp.down_proj.weight
+    torch.manual_seed(0)
+    weight.data.copy_(torch.randn_like(weight).clamp(-1, 1) * 65000)
+    model.half().save_pretrained(source)
+    return source
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_recipe_that_fails_takes_no_other_along(shared: bool, tmp_path: Path) -> None:
+    source = fp16_with_large_weights(tmp_path / "source")
+    good, bad = "wanda:sparsity=0.5", "sparsegpt:sparsity=0.7"
+    wrong = rf"layers\.2\.mlp\.down_proj: {bad} leaves the range of its numbers"
+    with pytest.raises(CompressError, match=rf"{wrong}.*The other 1 were made") as caught:
+        run(source, [bad, good], tmp_path / "out", mode="shared")
+    assert str(caught.value).count(bad) == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [good]
+    run(source, [good], tmp_path / "alone", mode="shared")
+    whole, alone = (contents(tmp_path / name) for name in (f"out/{good}", "alone"))
+    assert whole[FILE] == alone[FILE]
+    assert not list(tmp_path.glob("**/.*.partial"))
+    with pytest.raises(CompressError, match=wrong):
+        run(source, [bad], tmp_path / "bad", mode="shared" if shared else "sequential")
+    assert not (tmp_path / "bad").exists()
+
+
+def test_the_time_of_a_run_that_was_stopped_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output = save_tiny("llama", tmp_path / "source"), tmp_path / "out"
+
+    def stop(what: str, done: int, of: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(source, SOME[:1], output, progress=stop)
+    [made] = run(source, SOME[:1], output)
+    assert made.manifest["seconds"]["solve"] is None
+    [again] = run(source, SOME[:1], tmp_path / "again")
+    assert again.manifest["seconds"]["solve"] > 0
+
+
+def test_what_changes_nothing_is_refused(llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match=r"prunes none of the [\d,]+ weights of .*; raise"):
+        run(llama, ["sparsegpt:sparsity=1e-12"], tmp_path / "out")
+    layers = len(tiny("llama").model.layers)
+    for text in (f"depth:layers={layers}", "width:ffn=128"):
+        with pytest.raises(CompressError, match="this cuts nothing"):
+            run(llama, [text], tmp_path / "out", length=None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_copy_without_its_weights_is_not_taken_for_made(tmp_path: Path) -> None:
     source = save_tiny("llama", tmp_path / "source")
     [made] = run(source, SOME[:1], tmp_path / "made")

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from tiny_llama import TEXTS  # noqa: E402
-from tiny_stacks import LAYERS, save_tiny, tiny  # noqa: E402
+from tiny_stacks import LAYERS, SIZES, save_tiny, tiny  # noqa: E402
 
 from featherweight.compress import (  # noqa: E402
     Pruned,
@@ -22,7 +22,7 @@ from featherweight.compress import (  # noqa: E402
     encode,
     prune,
 )
-from featherweight.compress.calibrate import logits  # noqa: E402
+from featherweight.compress.calibrate import logits, spread  # noqa: E402
 from featherweight.engines import Request, load_engine  # noqa: E402
 from featherweight.engines.hf_open import open_model  # noqa: E402
 from featherweight.engines.identity import identity  # noqa: E402
@@ -161,6 +161,26 @@ def test_a_copy_that_answers_otherwise_is_not_kept(
     cut(teacher, tmp_path / "student", depth=2)
 
 
+def test_texts_at_even_distances_are_read(teachers: dict[str, Path], tmp_path: Path) -> None:
+    """A file of two halves is read in halves, whatever is read of it."""
+    texts = [*[TEXTS[0] * 3] * 20, *[TEXTS[1] * 3] * 20]
+    rows = Task("rows", "text", tuple(Example(str(i), "", one) for i, one in enumerate(texts)))
+    model, tokenizer = open_model(str(teachers["gemma2"]), torch.float32, "cpu")
+    every = encode(rows.examples, model, tokenizer, "m")
+    sizes = [len(sample.ids) for sample in every]
+    chosen = spread(every, sum(sizes) // 4, 1, "rows")
+    assert sum(len(sample.ids) for sample in chosen) >= sum(sizes) // 4
+    halves = [sum(sample.ids == every[at].ids for sample in chosen) for at in (0, -1)]
+    assert abs(halves[0] * sizes[0] - halves[1] * sizes[-1]) <= max(sizes)
+    assert spread(every, None, 1, "rows") == spread(every, 10**9, 1, "rows") == every
+    found = prune(f"hf:{teachers['gemma2']}", tmp_path / "s", rows, depth=3, tokens=300)
+    assert found.manifest["texts"]["count"] < 40
+    short = Task("short", "text", (Example("1", "", "short"),))
+    with pytest.raises(DataError, match=r"short has \d+ tokens, less than one sequence of \d+"):
+        prune(f"hf:{teachers['gemma2']}", tmp_path / "t", short, depth=3, tokens=300)
+    assert not (tmp_path / "t").exists()
+
+
 def test_other_work_is_left_alone(teachers: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "notes.txt").write_text("mine")
@@ -204,6 +224,11 @@ def test_models_that_cannot_be(teachers: dict[str, Path], tmp_path: Path) -> Non
         cut(tmp_path / "nowhere", output, depth=3)
     with pytest.raises(CompressError, match=r"^phi3: its MLP is not known"):
         cut(teachers["phi3"], output, ffn=64)
+    own_sizes = save_tiny("llama", tmp_path / "stablelm")  # its code keeps the number of heads
+    config = transformers.AutoConfig.for_model("stablelm", **SIZES)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(own_sizes)
+    with pytest.raises(CompressError, match=r"^stablelm: the cut model does not run .*cut so\.$"):
+        cut(own_sizes, output, kv=1)
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(CompressError, match="is an adapter"):

@@ -98,4 +98,6 @@ def test_an_encoder_decoder_reads_whole_pairs() -> None:
     assert sorted(s for batch in found for s in batch) == sorted(every)
     size = len(every[0].ids) + len(every[0].target)
     few = [s for batch in calibration(pairs, model, tokenizer, "m", size + 1, 12) for s in batch]
-    assert sorted(few) == sorted(every[:2]) and isinstance(few[0], Sample)
+    assert sorted(few) == sorted([every[0], every[5]]) and isinstance(few[0], Sample)
+    with pytest.raises(DataError, match="less than one sequence of 512; give more text"):
+        calibration(pairs, model, tokenizer, "m", 10**6, 512)

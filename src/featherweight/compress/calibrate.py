@@ -103,15 +103,27 @@ def encode(
     return samples
 
 
-def first(samples: Sequence[Sample], tokens: int | None) -> list[Sample]:
-    """The first samples that make up `tokens`; all for `None`."""
-    chosen = []
-    for sample in samples:
-        if tokens is not None and tokens <= 0:
-            break
-        chosen.append(sample)
-        if tokens is not None:
-            tokens -= len(sample.ids) + len(sample.target)
+def spread(samples: Sequence[Sample], tokens: int | None, least: int, name: str) -> list[Sample]:
+    """Samples at even distances that make up `tokens`; all for `None`.
+
+    So what a file has in several parts, one behind the other, is in it in their proportion. Raises
+    `DataError` where all together have less than `least` tokens.
+    """
+    sizes = [len(sample.ids) + len(sample.target) for sample in samples]
+    whole = sum(sizes)
+    if whole < least:
+        raise DataError(
+            f"{name} has {whole:,} tokens, less than one sequence of {least:,}; give more text (a "
+            "quantised or sparse copy may be given a shorter --length)."
+        )
+    if tokens is None or tokens >= whole:
+        return list(samples)
+    chosen, seen, taken = [], 0, 0
+    for sample, size in zip(samples, sizes, strict=True):
+        seen += size
+        if taken * whole < tokens * seen:  # behind its share
+            chosen.append(sample)
+            taken += size
     return chosen
 
 

@@ -26,6 +26,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from featherweight.compress.calibrate import Sample, logits, texts_sha256
 from featherweight.compress.layerwise import Found, Place, linears, places, walk
+from featherweight.compress.masks import count
 from featherweight.compress.packing import bytes_theory, pack
 from featherweight.compress.prune import CARRIED, MANIFEST, check_cut, made_with, prune
 from featherweight.compress.recipe import Recipe
@@ -234,13 +235,16 @@ def _compress(
     if texts is not None:
         batches = calibration(texts, model, tokenizer, source.name, job["tokens"], job["length"])
     values = stored if stored in (torch.float16, torch.bfloat16) else torch.bfloat16
-    solved = 0.0
+    solved: float | None = 0.0
     block: list[Result] = [{} for _ in recipes]  # as far as it is solved
+    broken: dict[int, CompressError] = {}  # what one recipe cannot, others may
 
     def at(place: Place, layers: dict[str, Any], found: Found | None) -> dict[str, Tensor]:
         known = store.has(place)
         if not known:
-            new = _layers(recipes, layers, found, values)
+            new = _layers(recipes, layers, found, values, broken)
+            if len(broken) == len(recipes):
+                raise next(iter(broken.values()))
             for result, more in zip(block, new, strict=True):
                 result |= more
         if job["mode"] == "shared":
@@ -249,14 +253,20 @@ def _compress(
         return {name: one.dense().to(device) for name, one in weights.items()}
 
     def keep(place: Place) -> None:
-        if not store.has(place):
+        nonlocal solved
+        if store.has(place):
+            solved = None  # an earlier session's part of the time is not known
+        else:
+            for number in broken:
+                block[number].clear()
             store.put(place, block)
         for result in block:
             result.clear()
 
     def tell(done: int, of: int) -> None:
         nonlocal solved
-        solved = perf_counter() - began
+        if solved is not None:
+            solved = perf_counter() - began
         if progress:
             progress("blocks", done, of)
 
@@ -278,9 +288,17 @@ def _compress(
         if not _made(folder, recipe, job)
     ]
     model.cpu()
-    proofs = [_proof(model, tokenizer, store, number, blocks) for number, _, _ in left]
+    proofs: dict[int, _Proof] = {}
+    for number, recipe, _ in left:
+        try:
+            if number not in broken:
+                proofs[number] = _proof(model, tokenizer, store, number, blocks, recipe)
+        except CompressError as error:
+            broken[number] = error
     del model  # a copy that is opened again takes as much
-    for (number, recipe, folder), proof in zip(left, proofs, strict=True):
+    for number, recipe, folder in left:
+        if number in broken:
+            continue
         facts = {
             "command": "compress",
             "recipe": recipe.text,
@@ -289,9 +307,12 @@ def _compress(
             "calibration_tokens": read,
             "job": job,
         }
-        _write(source, folder, store, number, blocks, facts, proof)
+        _write(source, folder, store, number, blocks, facts, proofs[number])
         if progress:
             progress("directories", number + 1, len(made))
+    for failed in broken.values():
+        others = f" The other {len(made) - len(broken)} were made." if len(made) > 1 else ""
+        raise CompressError(f"{failed}{others}")
 
 
 def _write(
@@ -353,19 +374,30 @@ def _answer(model: Any, tokenizer: Any) -> Tensor:
 
 
 def _proof(
-    model: Any, tokenizer: Any, store: Store, number: int, blocks: Sequence[Place]
+    model: Any,
+    tokenizer: Any,
+    store: Store,
+    number: int,
+    blocks: Sequence[Place],
+    recipe: Recipe,
 ) -> _Proof:
     """What `model`, given a recipe's weights, is and says."""
     own = dict(model.named_parameters())
     for place in blocks:
-        for name, one in store.weights(number, place).items():
+        found = store.weights(number, place)
+        if not found:
+            raise CompressError(
+                f"{recipe.text} failed in {place.name} before the run was stopped; run it again "
+                "to see why."
+            )
+        for name, one in found.items():
             own.pop(f"{name}.weight").data.copy_(one.dense())
     rest = {name: digest_of(parameter.data) for name, parameter in own.items()}
     answered = _answer(model, tokenizer)
     if not answered.isfinite().all():
         raise CompressError(
-            "the compressed model's logits hold NaN or infinity; look for weights that are too "
-            "large, or choose another recipe."
+            f"{recipe.text}: the compressed model's logits hold NaN or infinity; look for weights "
+            "that are too large, or choose another recipe."
         )
     return _Proof(rest, answered)
 
@@ -440,20 +472,25 @@ def _check_names(source: Path, model: Any) -> None:
 
 def _check_fit(model: Any, recipes: Sequence[Recipe]) -> None:
     """Raise `CompressError` where a group or pattern does not divide a layer's inputs."""
-    widths = {
-        name: linear.in_features
+    shapes = {
+        name: (linear.out_features, linear.in_features)
         for place, block in places(model)
         for name, linear in linears(block, place.prefix).items()
     }
     for recipe in recipes:
-        for name, columns in widths.items():
+        for name, (rows, columns) in shapes.items():
             if recipe.group and columns % recipe.group:
-                common = math.gcd(*widths.values())
+                common = math.gcd(*(inputs for _, inputs in shapes.values()))
                 fits = [g for g in (16, 32, 48, 64, 80, 96, 128, 256) if common % g == 0]
                 raise CompressError(
                     f"{recipe.text} does not fit {name}: {columns} inputs are no multiple of "
                     f"{recipe.group}; groups that fit every layer are "
                     f"{', '.join(map(str, fits or [common]))}."
+                )
+            if recipe.sparsity and not count(rows * columns, recipe.sparsity):
+                raise CompressError(
+                    f"{recipe.text} prunes none of the {rows * columns:,} weights of {name}; raise "
+                    "the sparsity."
                 )
             if recipe.pattern and columns % recipe.pattern[1]:
                 raise CompressError(
@@ -463,46 +500,65 @@ def _check_fit(model: Any, recipes: Sequence[Recipe]) -> None:
 
 
 def _layers(
-    recipes: Sequence[Recipe], layers: dict[str, Any], found: Found | None, values: torch.dtype
+    recipes: Sequence[Recipe],
+    layers: dict[str, Any],
+    found: Found | None,
+    values: torch.dtype,
+    broken: dict[int, CompressError],
 ) -> list[Result]:
-    """Layers after each recipe, with what the manifest says of each; empties `found` on the way."""
+    """Layers after each recipe, with what the manifest says of each; empties `found` on the way.
+
+    A recipe that fails, by its number, is noted in `broken` and gets no more layers.
+    """
     known: list[tuple[list[str], Any]] = [([name], None) for name in layers]
     known = known if found is None else found
     results: list[Result] = [{} for _ in recipes]
+    # one factor is held: first those that share it, then those with another order
+    order = sorted(range(len(recipes)), key=lambda number: recipes[number].actorder)
     while known:
         names, statistics = known.pop(0)  # what was used takes no more room
         weights = {name: layers[name].weight.data.float() for name in names}
         inputs = None if statistics is None else Inputs(statistics, names[0])
-        # one factor is held: first those that share it, then those with another order
-        for recipe, result in sorted(zip(recipes, results, strict=True), key=_reordered):
-            swept, damping = solve(recipe, weights, inputs)
-            for name, one in swept.items():
-                if not one.weight.isfinite().all():
-                    raise CompressError(
-                        f"{name}: {recipe.text} leaves float32's range; look for weights or inputs "
-                        "that are too large."
-                    )
-                check_mask(recipe, name, one)
-                packed = pack(one, recipe.bits, recipe.group, values)
-                dense = packed.dense().to(one.weight.device)
-                wanted = one.weight if recipe.bits else one.weight.to(values).float()
-                if not torch.equal(dense, wanted):
-                    raise CompressError(
-                        f"{name}: packed and unpacked it is not the weight that was computed; "
-                        "this is a fault of featherweight's, please report it."
-                    )
-                facts = _facts(recipe, name, packed, dense)
-                before = weights[name] if recipe.bits else weights[name].to(values).float()
-                facts["changed"] = not torch.equal(dense, before)
-                if inputs is not None:
-                    error, naive = inputs.errors(recipe, name, weights[name], one)
-                    facts |= {"error_rtn": naive, "error": error, "damping": damping}
-                result[name] = (packed, facts)
+        for number in order:
+            if number in broken:
+                continue
+            try:
+                results[number] |= _solved(recipes[number], weights, inputs, values)
+            except CompressError as error:
+                broken[number] = error
+                results[number].clear()
     return results
 
 
-def _reordered(one: tuple[Recipe, Result]) -> bool:
-    return one[0].actorder
+def _solved(
+    recipe: Recipe, weights: dict[str, Tensor], inputs: Inputs | None, values: torch.dtype
+) -> Result:
+    """Layers that read the same after one recipe, packed."""
+    result: Result = {}
+    swept, damping = solve(recipe, weights, inputs)
+    for name, one in swept.items():
+        check_mask(recipe, name, one)
+        packed = pack(one, recipe.bits, recipe.group, values)
+        dense = packed.dense().to(one.weight.device)
+        if not (one.weight.isfinite().all() and dense.isfinite().all()):
+            raise CompressError(
+                f"{name}: {recipe.text} leaves the range of its numbers; look for weights or "
+                "inputs that are too large."
+            )
+        wanted = one.weight if recipe.bits else one.weight.to(values).float()
+        if not torch.equal(dense, wanted):
+            raise CompressError(
+                f"{name}: packed and unpacked it is not the weight that was computed; "
+                "this is a fault of featherweight's, please report it."
+            )
+        facts = _facts(recipe, name, packed, dense)
+        before = weights[name] if recipe.bits else weights[name].to(values).float()
+        facts["changed"] = not torch.equal(dense, before)
+        if inputs is not None:
+            error, naive = inputs.errors(recipe, name, weights[name], one)
+            facts |= {"error_rtn": naive, "error": error, "damping": damping}
+        result[name] = (packed, facts)
+    return result
 
 
 def _facts(recipe: Recipe, name: str, packed: Packed, dense: Tensor) -> dict[str, Any]:

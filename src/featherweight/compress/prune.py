@@ -23,14 +23,15 @@ from featherweight.compress.calibrate import (
     Progress,
     Sample,
     encode,
-    first,
     logits,
     read,
+    spread,
     texts_sha256,
 )
 from featherweight.compress.depth import Influence, InfluenceMeter, choose_layers, drop_layers
 from featherweight.compress.heads import GroupMeter, check_groups, cut_groups
-from featherweight.compress.structure import DECODER, check_finite, parameters, stacks
+from featherweight.compress.sequences import check_length
+from featherweight.compress.structure import DECODER, check_finite, mlp, parameters, stacks
 from featherweight.compress.width import (
     Importance,
     ImportanceMeter,
@@ -95,8 +96,8 @@ def prune(
 
     `depth` layers stay in each stack, chosen by `choose_layers`; `ffn` neurons of every MLP and
     `kv` key-value groups of every attention, the most important of each (`choose_neurons`). All is
-    measured on the uncut teacher in one pass over `texts`, the first that make up `tokens` where
-    that is given. `facts` are written into the manifest;
+    measured on the uncut teacher in one pass over `texts`, or those at even distances that make up
+    about `tokens`, a whole sequence at the least. `facts` are written into the manifest;
     `progress` is told texts read and texts in all.
 
     Raises `CompressError` for a cut that the model does not allow, `EngineError` for a model that
@@ -116,7 +117,9 @@ def prune(
         stack: [_shapes(block) for block in found.blocks] for stack, found in stacks(model).items()
     }
     check_cut(model, depth, ffn, kv)  # what cannot be is said before the long reading
-    samples = first(encode(texts.examples, model, tokenizer, spec), tokens)
+    least = 1 if tokens is None else check_length(model, tokenizer, spec, None)
+    samples = encode(texts.examples, model, tokenizer, spec)
+    samples = spread(samples, tokens, least, texts.name)
     before = parameters(model)
     measured = _measure(model, samples, ffn is not None, kv is not None, progress)
     influence = measured.influence
@@ -190,6 +193,22 @@ def check_cut(model: Any, depth: int | None, ffn: int | None, kv: int | None) ->
         check_neurons(model, ffn)
     if kv is not None:
         check_groups(model, kv)
+    _check_less(model, depth, ffn, kv)
+
+
+def _check_less(model: Any, depth: int | None, ffn: int | None, kv: int | None) -> None:
+    """Raise `CompressError` for a cut that leaves the model as it is."""
+    blocks = [block for found in stacks(model).values() for block in found.blocks]
+    less = (
+        depth is not None and any(depth < len(one.blocks) for one in stacks(model).values()),
+        ffn is not None and ffn < mlp(model, blocks[0]).output.in_features,
+        kv is not None and kv < model.config.num_key_value_heads,
+    )
+    if not any(less):
+        raise CompressError(
+            "this cuts nothing: the model has no more layers, neurons or groups than are to stay; "
+            "lower a number."
+        )
 
 
 def _teacher(spec: str) -> tuple[str, Path]:
@@ -241,7 +260,13 @@ def _save(
 ) -> None:
     """Fill `output`; raises `CompressError` where it does not answer as `student` does."""
     kind, device = student.config.model_type, student.device
-    expected = logits(student, proof)
+    try:
+        expected = logits(student, proof)
+    except RuntimeError as error:  # of shapes: a size that its own code keeps elsewhere
+        raise CompressError(
+            f"{kind}: the cut model does not run ({' '.join(str(error).split())[:200]}), so its "
+            "code knows a size that is not known here; this architecture cannot be cut so."
+        ) from error
     if not expected.isfinite().all():
         raise CompressError(
             f"{kind}: the cut model's logits hold NaN or infinity; look for weights that are too "

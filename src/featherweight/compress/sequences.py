@@ -6,7 +6,7 @@ tokens.
 
 from typing import Any
 
-from featherweight.compress.calibrate import Sample, batches, encode, first
+from featherweight.compress.calibrate import Sample, batches, encode, spread
 from featherweight.engines.hf_model import Model
 from featherweight.errors import CompressError, DataError
 from featherweight.tasks import Task
@@ -21,14 +21,14 @@ def calibration(
 
     A decoder-only model's texts are joined, an end token between them, and cut into sequences of
     `length` (1,024, or the context where it is shorter); where there are more than needed, those at
-    even distances are taken. An encoder-decoder reads whole pairs, the first that make up `tokens`,
-    each side cut to `length`. Raises `DataError` for texts that do not fill one sequence, and
+    even distances are taken. An encoder-decoder reads whole pairs, at even distances too, each side
+    cut to `length`. Raises `DataError` for texts that do not fill one sequence, and
     `CompressError` for a `length` that the model does not hold.
     """
     length = check_length(model, tokenizer, name, length)
     if model.config.is_encoder_decoder:
         pairs = encode(texts.examples, model, tokenizer, name, length)
-        return list(batches(first(pairs, tokens), BATCH_TOKENS))
+        return list(batches(spread(pairs, tokens, length, texts.name), BATCH_TOKENS))
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     stream: list[int] = []
     for sample in encode(texts.examples, model, tokenizer, name, None):

@@ -208,6 +208,11 @@ def check_head(model: Any, name: str) -> None:
         got = torch.empty_like(want)
         head.project(states, out=got)
     model.train(training)
+    if not want.isfinite().all():
+        raise TrainingError(
+            f"{name}: its logits hold NaN or infinity, so nothing can be learnt from them; look "
+            "for damaged weights, or train in another --dtype."
+        )
     spread = float((want - want.mean(-1, keepdim=True)).abs().max())
     tolerance = 0.05 if next(model.parameters()).dtype != torch.float32 else 1e-3
     if not torch.allclose(got, want, rtol=0, atol=tolerance * max(spread, 1e-3)):
