@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     groups = grouped(args.data)
-    runs = sorted({p.name.split(".")[0] for p in (args.work / "answers").glob("*.test.jsonl")})
+    runs = whole_runs(args.work / "answers")
     names = [name for name in runs if name not in WHOLE]
     if not names:
         raise SystemExit("no answers yet; run run.py")
@@ -97,6 +97,16 @@ def main() -> None:
         args.plot.mkdir(parents=True, exist_ok=True)
         shown = {arm: found[f"{arm}-0", "mean", "mix"] for arm in ARMS if f"{arm}-0" in names}
         plot({k: v for k, v in list(shown.items())[:7] if v}, args.plot / "curves.png")  # type: ignore[misc]
+
+
+def whole_runs(folder: Path) -> list[str]:
+    """The runs that answered every task of both splits; one that is under way is left out."""
+    wanted = {f"{task}.{split}" for task in TASKS for split in mix.LOGGED}
+    found: dict[str, set[str]] = {}
+    for path in folder.glob("*.jsonl"):
+        name, _, what = path.name.removesuffix(".jsonl").partition(".")
+        found.setdefault(name, set()).add(what)
+    return sorted(name for name, there in found.items() if wanted <= there)
 
 
 def grouped(data: Path) -> dict[str, str]:
