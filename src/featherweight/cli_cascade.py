@@ -194,7 +194,7 @@ def calibrate(
         found = read_logs(logs)
         if shared := shared_prompts(found):
             say(
-                f"{shared} prompts are in more than one split; where they are the same question "
+                f"prompts that are in more than one split: {shared}; where these are one question "
                 "and not two requests alike, put them into one group."
             )
         if quality is not None:

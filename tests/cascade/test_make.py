@@ -110,30 +110,34 @@ def test_three_stages(tmp_path: Path) -> None:
         calibrate(log, ["mean"], budget=[0.5])
 
 
-def test_a_stage_that_passes_everything_on_is_left_out(tmp_path: Path) -> None:
-    """The middle one is wrong whenever the first is: greedy thresholds leave it at infinity."""
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_stage_that_passes_everything_on_is_left_out(at: int, tmp_path: Path) -> None:
+    """Greedy thresholds leave one at infinity that is always wrong, in the middle or in front."""
     rows = []
     for row in told(900, stages=3).rows:
-        first, _, last = row.stages
-        middle = replace(row.stages[1], quality=0.0)
-        rows.append(replace(row, stages=(first, middle, replace(last, quality=100.0))))
+        stages = list(row.stages)
+        stages[at] = replace(stages[at], quality=0.0)
+        stages[2] = replace(stages[2], quality=100.0)
+        rows.append(replace(row, stages=tuple(stages)))
     log = replace(told(900, stages=3), rows=tuple(rows))
     rule, found = calibrate(log, ["mean"], quality=30)
-    assert [stage.model for stage in rule.stages] == ["gguf:m0", "gguf:m2"]
-    assert found.promise["left_out"] == ["gguf:m1"] == rule.promise["left_out"]
+    assert [stage.model for stage in rule.stages] == [f"gguf:m{1 - at}", "gguf:m2"]
+    assert found.promise["left_out"] == [f"gguf:m{at}"] == rule.promise["left_out"]
+    own = log.part("calibrate").quality()[:, 1 - at].mean()
+    assert found.realised.quality_first.mean == pytest.approx(own)
     assert len(found.thresholds) == len(found.realised.deferral) == 1
     assert 0 < found.realised.deferral[0].mean < 1
     # what is left decides as the thresholds that were tested
     scores = chosen(log, ["mean"])
     fit, kept = (scored(log.part(split), scores) for split in ("fit", "calibrate"))
     tested = for_quality(fit, kept, 30, 0.05)
-    assert [one.value for one in tested.thresholds] == [found.thresholds[0].value, np.inf]
+    assert {one.value for one in tested.thresholds} == {found.thresholds[0].value, np.inf}
     assert tested.realised.quality == found.realised.quality
     write_rule(tmp_path / "rule.json", rule)
     assert read_rule(tmp_path / "rule.json") == rule
     console = Console(width=100, record=True, file=io.StringIO())
     print_calibration(console, rule, found, tmp_path)
-    assert "gguf:m1 is left out: it would answer nothing" in console.export_text()
+    assert f"gguf:m{at} is left out: it would answer nothing" in console.export_text()
 
 
 def test_any_number_of_stages_gets_a_rule() -> None:

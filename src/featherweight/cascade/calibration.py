@@ -18,8 +18,9 @@ class Realised:
     """What thresholds did on a sample, means over rows with cluster-bootstrap intervals.
 
     `deferral` has the share of all questions that each stage but the last passed on. `drop` is the
-    last stage's quality less the cascade's, over rows. `deferral_of_groups` and `drop_of_groups`
-    are means of group means, which is what promises of a budget and of quality are about.
+    last stage's quality less the cascade's, over rows. `quality_first` is that of the first stage
+    that answers any. `deferral_of_groups` and `drop_of_groups` are means of group means, which is
+    what promises of a budget and of quality are about.
     """
 
     deferral: tuple[Estimate, ...]
@@ -71,7 +72,8 @@ def realised(sample: Sample, thresholds: Sequence[Threshold]) -> Realised:
     """What `thresholds` do on `sample`."""
     chosen, passed = answering(sample.scores, thresholds, keys(sample.log))
     quality = sample.quality[np.arange(len(chosen)), chosen]
-    first, last = sample.quality[:, 0], sample.quality[:, -1]
+    used = [stage for stage, one in enumerate(thresholds) if one.value < math.inf]
+    first, last = sample.quality[:, used[0] if used else 0], sample.quality[:, -1]
     drop = last - quality
     *deferral, of_all, of_first, of_last, of_drop = estimates(
         np.column_stack([passed, quality, first, last, drop]), sample.groups
