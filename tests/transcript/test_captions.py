@@ -131,3 +131,43 @@ def test_escape_sequences_are_dropped_from_speech_and_names() -> None:
     assert vtt(A, "<v Ja\x1b[31mne>red \x1b]0;title\x07text\x9b2J \x00bell\x07\u202e</v>") == [
         ("Jane", "red text2J bell")
     ]
+
+
+def test_webex_names_who_speaks_above_the_times() -> None:
+    text = 'WEBVTT\n\n1 "Jane Smith" (3456789)\n00:00:01.000 --> 00:00:02.000\nHello.\n\n'
+    text += '2 "" (0)\n00:00:03.000 --> 00:00:04.000\nHi.\n'
+    turns = parse_transcript(text.encode(), source="a.vtt").turns
+    assert [(turn.speaker, turn.text, turn.start) for turn in turns] == [
+        ("Jane Smith", "Hello.", 1.0),
+        (None, "Hi.", 3.0),
+    ]
+
+
+def test_broadcasts_mark_who_begins() -> None:
+    text = "1\n00:00:01,000 --> 00:00:02,000\n>> JANE: Good evening.\n- TOM: And now\n\n"
+    text += "2\n00:00:03,000 --> 00:00:04,000\n>> JANE: Yes.\nTOM: No.\n- we stay at -5.\n"
+    turns = parse_transcript(text.encode(), source="a.srt").turns
+    assert [(turn.speaker, turn.text) for turn in turns] == [
+        *(("JANE", "Good evening."), ("TOM", "And now"), ("JANE", "Yes.")),
+        ("TOM", "No. - we stay at -5."),
+    ]
+
+
+def test_a_cue_that_begins_with_a_space() -> None:
+    text = "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\n \nhello everyone\n\n"
+    (turn,) = parse_transcript(text.encode(), source="a.vtt").turns
+    assert (turn.text, turn.start, turn.end) == ("hello everyone", 1.0, 2.0)
+
+
+def test_captions_that_roll_say_each_line_once() -> None:
+    cues = (
+        ("00:00:01.000 --> 00:00:03.000", " ", "hello<00:00:01.500><c> everyone</c>"),
+        ("00:00:03.000 --> 00:00:03.010", "hello everyone", " "),
+        ("00:00:03.010 --> 00:00:05.000", "hello everyone", "to<00:00:04.000><c> the budget</c>"),
+        ("00:00:05.000 --> 00:00:05.010", "to the budget", " "),
+        ("00:00:05.010 --> 00:00:07.000", "to the budget", "meeting"),
+    )
+    text = "WEBVTT\nKind: captions\n\n" + "\n\n".join("\n".join(cue) for cue in cues)
+    turns = parse_transcript(text.encode(), source="a.vtt").turns
+    assert [turn.text for turn in turns] == ["hello everyone", "to the budget", "meeting"]
+    assert [turn.start for turn in turns] == [1.0, 3.01, 5.01]

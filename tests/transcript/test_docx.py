@@ -223,3 +223,55 @@ def test_other_compressions_are_damage_or_read(method: int) -> None:
 def test_deep_nesting_does_not_crash() -> None:
     deep = "<w:tbl><w:tr><w:tc>" * 5_000 + paragraph("Jane: hi") + "</w:tc></w:tr></w:tbl>" * 5_000
     assert read(archive(deep))[1][0].text == "hi"
+
+
+SAID = ("Jane Smith: Good morning.", "Tom Jones: Hi.", "Jane Smith: Fine.")
+TURNS = [Turn("Jane Smith", "Good morning."), Turn("Tom Jones", "Hi."), Turn("Jane Smith", "Fine.")]
+
+
+@pytest.mark.parametrize("title", ["3 May 2026 10:00", "Board Meeting 14:00", "Weekly\t10:00"])
+def test_a_title_with_its_time_says_nothing_below(title: str) -> None:
+    format_, turns = read(document(title, *SAID))
+    assert format_ == "docx" and turns[1:] == TURNS and turns[0].speaker is None
+    format_, turns = read(document(SAID[0], "Berlin 10:30", *SAID[1:]))
+    assert [turn for turn in turns if turn.speaker] == TURNS
+
+
+def test_a_form_above_labelled_lines_says_nothing() -> None:
+    rows = table(("Date", "3 May 2026"), ("Time", "10:00 - 11:00"))
+    _, turns = read(archive(rows + "".join(map(paragraph, SAID))))
+    assert [turn for turn in turns if turn.speaker] == TURNS
+
+
+def test_names_in_paragraphs_of_their_own() -> None:
+    said = [Turn("Jane Smith", "Good morning."), Turn("Tom Jones", "Hi.")]
+    assert read(document("Jane Smith:", "Good morning.", "Tom Jones:", "Hi."))[1] == said
+    lines = ("00:00:03 Jane Smith", "Good morning.", "[00:00:09] Tom Jones", "Hi.")
+    assert read(document(*lines))[1] == [
+        Turn("Jane Smith", "Good morning.", 3.0),
+        Turn("Tom Jones", "Hi.", 9.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "turn"),
+    [
+        (("Start", "End", "Speaker", "Text"), ("0:03", "0:05"), Turn("Jane", "Hello.", 3.0, 5.0)),
+        (("#", "Time", "Speaker", "Transcript"), ("1", "0:03"), Turn("Jane", "Hello.", 3.0)),
+        (("Speaker", "Text"), (), Turn("Jane", "Hello.")),
+    ],
+)
+def test_columns_of_tables(header: tuple[str, ...], row: tuple[str, ...], turn: Turn) -> None:
+    assert read(archive(table(header, (*row, "Jane", "Hello."))))[1] == [turn]
+
+
+def test_what_teams_and_otter_add_is_no_speech() -> None:
+    data = document(
+        "Tom Jones started transcription",
+        "Jane Smith   0:03\nHello.",
+        "Tom Jones stopped transcription",
+        "Transcribed by https://otter.ai",
+    )
+    assert read(data)[1] == [Turn("Jane Smith", "Hello.", 3.0)]
+    data = document("0:0:8.5 --> 0:0:10.3\nYes\nlet us")
+    assert read(data)[1] == [Turn(None, "Yes let us", 8.5, 10.3)]

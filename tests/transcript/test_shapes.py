@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from featherweight.errors import TranscriptError
 from featherweight.transcript import Turn, parse_transcript
 
 
@@ -78,6 +79,55 @@ def test_forms_above_speech_are_nobodys() -> None:
         (None, "Note: late", None),
         ("Tom", "ho", None),
         ("Jane", "ha", None),
+    ]
+
+
+@pytest.mark.parametrize("title", ["Weekly Sync\t10:00", "Board Meeting  14:00", "[Music] 0:00"])
+def test_a_title_with_its_time_says_nothing_below(title: str) -> None:
+    format_, turns = read(f"{title}\nJane Smith: Good morning.\nTom Jones: Hi.\nJane Smith: Fine.")
+    assert format_ == "text" and turns[0].speaker is None
+    assert [turn.speaker for turn in turns[1:]] == ["Jane Smith", "Tom Jones", "Jane Smith"]
+
+
+@pytest.mark.parametrize(
+    "names", [("Jane Smith:", "Tom Jones:"), ("**Jane Smith:**", "**Tom Jones:**")]
+)
+def test_a_blank_line_below_a_name(names: tuple[str, str]) -> None:
+    jane, tom = names
+    assert spoken(f"{jane}\n\nGood morning.\n\n{tom}\n\nHi.") == [
+        ("Jane Smith", "Good morning.", None),
+        ("Tom Jones", "Hi.", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("Meeting Title: Budget", "Meeting Date: 3 May", "Call Duration: 34:12", "Zoom Link: x"),
+        *("Recorded By: Jane", "Action Points: none", "Passcode: 12", "Uhrzeit: 10", "日期: 3"),
+        *("**Host:** Jane Smith", "- **Owner:** Tom", "**Organizer:** Jane"),
+    ],
+)
+def test_fields_of_forms_say_nothing(field: str) -> None:
+    text = f"{field}\n\nJane Smith: Good morning.\nTom Jones: Hi.\nJane Smith: Fine."
+    assert {turn.speaker for turn in read(text)[1]} == {None, "Jane Smith", "Tom Jones"}
+
+
+def test_a_role_that_comes_back_speaks() -> None:
+    assert [who for who, _, _ in spoken("**Host:** Hi.\n**Guest:** Hi.\n" * 2)] == [
+        *("Host", "Guest"),
+        *("Host", "Guest"),
+    ]
+    said = spoken("Jane Smith: Hi.\nYou: Shall we?\n" * 3)
+    assert [who for who, _, _ in said] == ["Jane Smith", "You"] * 3
+
+
+def test_times_behind_the_colon_and_before_it() -> None:
+    text = "Speaker 1: (00:03)\nHello.\nJane Smith: 00:09\nHi.\n0:12 | Jane Smith: Yes."
+    assert spoken(text) == [
+        ("Speaker 1", "Hello.", 3.0),
+        ("Jane Smith", "Hi.", 9.0),
+        ("Jane Smith", "Yes.", 12.0),
     ]
 
 
@@ -160,6 +210,15 @@ def test_tsv_columns_in_any_order() -> None:
 )  # fmt: skip
 def test_json(value: object, turns: list[Turn]) -> None:
     assert read(json.dumps(value))[1] == turns
+
+
+@pytest.mark.parametrize("key", ["utterances", "chunks", "speakers"])
+def test_json_that_says_who_in_another_shape_is_refused(key: str) -> None:
+    said = {"text": "Hi.", "speaker": "A"}
+    with pytest.raises(TranscriptError, match="none that we know"):
+        read(json.dumps({"text": "Hi. Hello.", key: [said]}), "a.json")
+    words = {"text": "Hi.", "words": [{"word": "Hi.", "start": 0.1}]}
+    assert read(json.dumps(words), "a.json")[1] == [Turn(None, "Hi.")]
 
 
 def test_json_lines_of_segments() -> None:

@@ -14,11 +14,13 @@ NAMES = [
     "Project Manager", "jsmith", "田中太郎", "Анна Иванова", "محمد علي", "Jane (she/her)",
     "Ludwig van Beethoven", "van der Berg", "J. R. Smith", "Jean-Luc D’Arc", "jane@example.com",
     "Unknown Speaker", "Jane S.", "ACME | Jane", "+1 415-555-0100", "R2-D2", "Tom & Jane", "李",
+    "علی\u200cرضا کریمی", "Yuko Date", "Caleb Link",
     "Professor A", "Lynne Neagle AM", "Grad E", "User Interface", "Kirsty Williams AC",
 ]  # fmt: skip
 NOT_NAMES = [
     "Note", "Agenda", "Action items", "Date", "Time", "Attendees", "Topic", "Summary", "Q&A",
     "10", "Plan B", "Step 1", "what we need now is really this thing", "Well. So", "Really?", "",
+    "Meeting Title", "Prepared By", "Interview Date",
     "x" * 65, "Slide 12", "—", "3 May, 2026,", "http",
 ]  # fmt: skip
 

@@ -6,7 +6,7 @@ Both are blocks of lines around `start --> end`. Teams writes `<v Name>` voices,
 
 import html
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from featherweight.transcript.speakers import choose_labels, split_label
 from featherweight.transcript.text import one_line
@@ -19,6 +19,9 @@ _CLOCKISH = re.compile(r"(?:\d\S{0,20}:\S{0,20})?")
 _NUMBER = re.compile(r"\d{1,9}")
 _VOICE = re.compile(r"<(/?)v(?:\.[^\s<>]*)?(?:\s([^<>]*))?>", re.IGNORECASE)
 _CLOSED_VOICE = re.compile(r"<v[.\s][^<>]*>[^<>]*</v>", re.IGNORECASE)
+_WEBEX = re.compile(r'\d{1,9} "([^"\n]{0,100})"(?: \(\d{1,12}\))?')  # an identifier that names
+_LEAD = re.compile(r"(?:>{1,3}|[-–])\s*(?=\S)")  # of broadcasts: `>> JANE:`, `- TOM:`
+_WORD_TIME = re.compile(r"<\d{1,4}:[\d:.,]{3,16}><c>")
 _TAG = re.compile(
     r"</?(?:c|i|b|u|s|ruby|rt|lang|font|span|br)(?:[.\s/][^<>]*)?>|<\d{1,4}:[\d:.,]{3,16}>",
     re.IGNORECASE,
@@ -36,6 +39,7 @@ class Cue:
     end: float | None
     lines: list[str] = field(default_factory=list)
     timed: bool = True
+    voice: str | None = None  # whom the identifier names
 
 
 def read_captions(text: str, *, webvtt: bool) -> tuple[str, list[Turn]]:
@@ -46,6 +50,7 @@ def read_captions(text: str, *, webvtt: bool) -> tuple[str, list[Turn]]:
     keeps its text and has no times. Text outside any cue is kept the same way.
     """
     cues, guids, numbers = _cues(text, webvtt=webvtt)
+    cues = _unrolled(cues)
     if any(_VOICE.search(line) for cue in cues for line in cue.lines):
         voiced = [_split_voices(cue) for cue in cues]
         closed = sum(_CLOSED_VOICE.search(" ".join(cue.lines)) is not None for cue in cues)
@@ -55,13 +60,13 @@ def read_captions(text: str, *, webvtt: bool) -> tuple[str, list[Turn]]:
 
     lines = [[(*_brackets(line), line) for line in map(_plain, cue.lines)] for cue in cues]
     bracketed = any(label for cue in lines for label, _, _ in cue)
-    found = [split_label(line) for cue in lines for label, _, line in cue if label is None]
+    found = [_label(line) for cue in lines for label, _, line in cue if label is None]
     chosen = choose_labels((pair[0] for pair in found if pair), len(cues))
     turns: list[Turn] = []
     for cue, parts in zip(cues, lines, strict=True):
-        pieces: list[tuple[str | None, list[str]]] = [(None, [])]
+        pieces: list[tuple[str | None, list[str]]] = [(cue.voice, [])]
         for label, rest, line in parts:
-            pair = None if label is not None else split_label(line)
+            pair = None if label is not None else _label(line)
             if label is not None:
                 pieces.append((label, [rest]))
             elif pair is not None and pair[0] in chosen:
@@ -102,6 +107,8 @@ def _cues(text: str, *, webvtt: bool) -> tuple[list[Cue], int, int]:
     guids = numbers = 0
     for raw in text.split("\n"):
         line = raw.strip()
+        if not line and raw and current is not None and current.timed and not current.lines:
+            continue  # YouTube's cues begin with a line of one space
         if not line:
             current, skipping, header = None, False, False
             continue
@@ -110,7 +117,9 @@ def _cues(text: str, *, webvtt: bool) -> tuple[list[Cue], int, int]:
             identifier = _take_identifier(cues, current)
             guids += _GUID.fullmatch(identifier) is not None
             numbers += _NUMBER.fullmatch(identifier) is not None
-            current, header = Cue(*times), False
+            webex = _WEBEX.fullmatch(identifier)
+            voice = one_line(webex[1]) or None if webex else None
+            current, header = Cue(*times, voice=voice), False
             cues.append(current)
         elif skipping or header:
             continue
@@ -126,6 +135,21 @@ def _cues(text: str, *, webvtt: bool) -> tuple[list[Cue], int, int]:
             current = Cue(None, None, [line], timed=False)
             cues.append(current)
     return [cue for cue in cues if cue.timed or not _only_identifiers(cue)], guids, numbers
+
+
+def _unrolled(cues: list[Cue]) -> list[Cue]:
+    """YouTube's automatic captions, which time every word: a cue begins with the line before."""
+    if not any(_WORD_TIME.search(line) for cue in cues for line in cue.lines):
+        return cues
+    kept, last = [], ""
+    for cue in cues:
+        lines = [line for line in cue.lines if _plain(line).strip()]
+        if lines and _plain(lines[0]).strip() == last:
+            lines = lines[1:]
+        if lines:
+            kept.append(replace(cue, lines=lines))
+            last = _plain(lines[-1]).strip()
+    return kept
 
 
 def _take_identifier(cues: list[Cue], current: Cue | None) -> str:
@@ -157,6 +181,10 @@ def _split_voices(cue: Cue) -> list[Turn]:
         at = match.end()
     turns.append(_turn(speaker, _plain(text[at:]), cue))
     return [turn for turn in turns if turn.text]
+
+
+def _label(line: str) -> tuple[str, str] | None:
+    return split_label(line[match.end() :] if (match := _LEAD.match(line)) else line)
 
 
 def _brackets(line: str) -> tuple[str | None, str]:

@@ -5,6 +5,7 @@ can claim to hold gigabytes.
 """
 
 import io
+import re
 import zipfile
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from featherweight.errors import TranscriptError
 from featherweight.transcript.headed import Heading, otter_heading, under_headings
 from featherweight.transcript.meet import is_meet, read_meet
 from featherweight.transcript.plain import read_plain
-from featherweight.transcript.speakers import could_be_name
+from featherweight.transcript.speakers import could_be_name, labelled_lines, starts_sentence
 from featherweight.transcript.text import one_line, printable, problem
 from featherweight.transcript.times import span
 from featherweight.transcript.types import Turn
@@ -24,7 +25,12 @@ _PART = "word/document.xml"
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _STRICT = "{http://purl.oclc.org/ooxml/wordprocessingml/main}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
-_COLUMNS = frozenset(["time", "timestamp", "start", "speaker", "name", "text", "transcript"])
+_SPEAKERS = frozenset(["speaker", "name", "participant", "speaker name"])
+_COLUMNS = _SPEAKERS | {
+    *("time", "timestamp", "start", "end", "start time", "end time", "#", "no", "no."),
+    *("text", "transcript", "transcription", "utterance", "message"),
+}
+_NO_SPEECH = re.compile(r"transcribed by http.*|.{1,80} (?:started|stopped) transcription", re.I)
 
 Paragraph = list[str]  # its lines
 Row = tuple[str, ...]  # its cells
@@ -37,12 +43,23 @@ def read_docx(data: bytes, source: str) -> tuple[str, list[Turn]]:
     """
     blocks = list(_blocks(_document(data, source), source))
     lines: list[tuple[str, Heading | None]] = []
+    named = False  # whether the table above says that a column is who speaks
     for block in blocks:
-        lines += _row(block) if isinstance(block, tuple) else _paragraph(block)
+        if isinstance(block, tuple):
+            if columns := _columns(block):
+                named = not columns.isdisjoint(_SPEAKERS)
+            else:
+                lines += _row(block, named)
+        elif not _NO_SPEECH.fullmatch(" ".join(block).strip()):
+            lines += _paragraph(block)
         lines.append(("", None))
-    if any(heading is not None for _, heading in lines):
+    headings = sum(heading is not None for _, heading in lines)
+    # a title with its time above labelled lines heads nothing
+    if headings and headings >= labelled_lines(line for line, heading in lines if heading is None):
         return "teams-docx", under_headings(lines)
-    texts = [line for line, _ in lines]
+    texts: list[str] = []
+    for block in blocks:
+        texts += [" ".join(block), ""] if isinstance(block, tuple) else [*block, ""]
     if is_meet(texts):
         return "meet-docx", read_meet(texts)
     return "docx", read_plain("\n".join(texts))
@@ -52,27 +69,44 @@ def _paragraph(lines: Paragraph) -> list[tuple[str, Heading | None]]:
     """A Teams paragraph: `Name   0:03`, a line break, the text; or times, name, text."""
     times = span(lines[0]) if lines else None
     if times is not None and times[1] is not None and len(lines) > 1:
-        named = len(lines) > 2 and could_be_name(one_line(lines[1]))
-        heading: Heading = (one_line(lines[1]) if named else None, *times, "")
+        name = one_line(lines[1])
+        named = len(lines) > 2 and could_be_name(name) and not starts_sentence(name)
+        heading: Heading = (name if named else None, *times, "")
         return [("", heading), *((line, None) for line in lines[2 if named else 1 :])]
     return [(line, otter_heading(line, one_space=True)) for line in lines]
 
 
-def _row(cells: Row) -> list[tuple[str, Heading | None]]:
-    """A table row with a cell that is a time: the cell before the text is the speaker."""
+def _columns(cells: Row) -> set[str]:
+    """What a table's first row calls its columns; nothing for any other row."""
+    found = {cell.casefold() for cell in cells if cell}
+    return found if found <= _COLUMNS else set()
+
+
+def _row(cells: Row, named: bool) -> list[tuple[str, Heading | None]]:
+    """A table row with a cell that is a time: the cell before the text is the speaker.
+
+    A number in front is the row's own, a second time the end. Without times the first of two cells
+    is the speaker where the table says so (`named`).
+    """
     filled = [cell for cell in cells if cell]
-    if filled and all(cell.casefold() in _COLUMNS for cell in filled):
-        return []
+    if len(filled) > 2 and filled[0].isdigit():
+        filled = filled[1:]
     at = next((index for index, cell in enumerate(filled) if span(cell) is not None), None)
     heading: Heading | None
     if at is None:
-        if len(filled) == 2 and (heading := otter_heading(filled[0], one_space=True)) is not None:
-            return [("", heading), (filled[1], None)]
+        if len(filled) == 2:
+            heading = otter_heading(filled[0], one_space=True)
+            if heading is None and named and could_be_name(filled[0]):
+                heading = (filled[0], None, None, "")
+            if heading is not None:
+                return [("", heading), (filled[1], None)]
         return [(cell, None) for cell in filled]
-    times = span(filled.pop(at)) or (None, None)
-    named = len(filled) > 1 and could_be_name(filled[0])
-    heading = (filled[0] if named else None, *times, "")
-    return [("", heading), *((cell, None) for cell in filled[1 if named else 0 :])]
+    start, end = span(filled.pop(at)) or (None, None)
+    if end is None and at < len(filled) and (later := span(filled[at])) is not None:
+        end = later[0]
+        filled.pop(at)
+    speaker = filled.pop(0) if len(filled) > 1 and could_be_name(filled[0]) else None
+    return [("", (speaker, start, end, "")), *((cell, None) for cell in filled)]
 
 
 def _document(data: bytes, source: str) -> bytes:

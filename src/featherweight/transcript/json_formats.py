@@ -33,7 +33,9 @@ def read_json(text: str, source: str) -> tuple[str, list[Turn]]:
             return "qmsum", _turns(value["meeting_transcripts"], text="content")
         if isinstance(value.get("segments"), list):
             return "whisperx-json", _turns(value["segments"])
-        if isinstance(value.get("text"), str):  # Whisper's short form: words and nothing else
+        parts = [item for one in value.values() if isinstance(one, list) for item in one]
+        # Whisper's short form; not the whole text beside utterances that say who and when
+        if isinstance(value.get("text"), str) and not any(map(_says, parts)):
             return "whisperx-json", _turns([value])
         raise problem(
             source,
@@ -105,6 +107,10 @@ def _nested(source: str) -> Exception:
 
 def _is_meeting(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("meeting_transcripts"), list)
+
+
+def _says(item: Any) -> bool:
+    return isinstance(item, dict) and "text" in item
 
 
 def _names(keys: dict[Any, Any]) -> str:

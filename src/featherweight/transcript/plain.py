@@ -1,6 +1,7 @@
 """Plain text and Markdown: `Jane: hello`, `**Jane** (00:01:02): hello`, or just paragraphs."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from featherweight.transcript.speakers import (
@@ -8,6 +9,7 @@ from featherweight.transcript.speakers import (
     could_be_name,
     is_heading,
     is_name_like,
+    is_role,
     split_label,
     starts_sentence,
 )
@@ -21,7 +23,8 @@ _BULLET = re.compile(r"(?:[-*+•–]|\d{1,4}[.)])\s+")
 _HEADING = re.compile(r"#{1,6}\s")
 _CHEVRONS = re.compile(r">{1,3}\s*")
 _TIMES = re.compile(r"[*_]{0,2}[\[(]([\d:., >–—-]{3,40})[\])][*_]{0,2}\s*[:–—-]?\s*")
-_BARE_TIME = re.compile(r"(\d{1,3}(?::\d{2}){1,2}(?:[.,]\d{1,3})?)(?:\s+[–—-]\s+|\s+)")
+_BARE_TIME = re.compile(r"(\d{1,3}(?::\d{2}){1,2}(?:[.,]\d{1,3})?)(?:\s+[–—:|-]\s+|\s+)")
+_TIME_ALONE = re.compile(r"(\d{1,3}(?::\d{2}){1,2}(?:[.,]\d{1,3})?)\s*$")
 _BOLD = re.compile(r"(\*\*|__)([^*\n]{1,100}?)\1\s*")
 _BRACKETS = re.compile(r"\[([^\[\]\n]{1,80})\]\s*:\s*")
 _TIMED_LABEL = re.compile(r"([^:：\[\]\n]{1,80}?)\s*[\[(](\d[\d:., >–—-]{2,40})[\])]\s*(:?)\s*")
@@ -54,11 +57,14 @@ def read_plain(text: str) -> list[Turn]:
         bool(line.text) and (not before.text or line.label is not None)
         for before, line in zip([_Line(""), *lines], lines, strict=False)
     )
-    chosen = choose_labels((line.label for line in lines if line.label is not None), units)
+    counts = Counter(line.label for line in lines if line.label is not None)
+    chosen = choose_labels(counts.elements(), units)
+    # `**Owner:** Tom` once is a line of a form
+    sure = {label for label, count in counts.items() if count > 1 or not is_role(label)}
     labelled = {
         id(line)
-        for line, below in zip(lines, [*lines[1:], _Line("")], strict=True)
-        if line.label and (line.sure or line.label in chosen)
+        for line, below in zip(lines, _below(lines), strict=True)
+        if line.label and ((line.sure and line.label in sure) or line.label in chosen)
         if not line.bare or (below.text and not below.label and not below.times)
     }
     by_line = not labelled and all(line.text for line in lines)
@@ -76,6 +82,8 @@ def read_plain(text: str) -> list[Turn]:
             turns.append(Turn(speaker, said, *times))
 
     for line in lines:
+        if not line.text and words and not any(words):
+            continue  # a label on a line of its own: its words stand below the blank one
         alone = span(line.text.strip("[]() "))
         if not line.text or alone is not None:
             close()
@@ -93,6 +101,15 @@ def read_plain(text: str) -> list[Turn]:
             close()
     close()
     return turns
+
+
+def _below(lines: list[_Line]) -> list[_Line]:
+    """For every line the next one that is not blank."""
+    found, below = [], _Line("")
+    for line in reversed(lines):
+        found.append(below)
+        below = line if line.text else below
+    return found[::-1]
 
 
 def read_whisperx_txt(text: str) -> list[Turn]:
@@ -163,7 +180,13 @@ def _label(body: str) -> _Line:
     if match is not None and (times := span(match[2])) is not None and could_be_name(match[1]):
         return _found(body, match[1], body[match.end() :], times, sure=bool(match[3]))
     pair = split_label(body)
-    return _Line(body) if pair is None else _found(body, *pair, None, sure=False)
+    if pair is None:
+        return _Line(body)
+    label, rest = pair
+    after = _TIMES.match(rest) or _TIME_ALONE.match(rest)
+    if after is not None and (times := span(after[1])) is not None:
+        return _found(body, label, rest[after.end() :], times, sure=False)
+    return _found(body, label, rest, None, sure=False)
 
 
 def _found(body: str, label: str, rest: str, times: Times | None, *, sure: bool) -> _Line:

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from featherweight.transcript import headed, meet, tables
 from featherweight.transcript.captions import timing
+from featherweight.transcript.speakers import labelled_lines
 from featherweight.transcript.text import decode, looks_binary, problem
 
 # Families: each is one reader, which then tells its own formats apart.
@@ -106,11 +107,14 @@ def family(text: str, suffix: str) -> Family:
     if sum(tables.is_label(line) for line in lines) * 2 > len(lines):
         return "audacity"
     rows = sum(headed.zoom_row(line) is not None for line in lines)
-    if rows * 4 >= len(lines) or any(headed.zoom_heading(line) for line in lines):
+    # one line like a heading above labelled ones is a title with its time
+    labelled = labelled_lines(lines)
+    headings = sum(headed.zoom_heading(line) is not None for line in lines)
+    if (rows * 4 >= len(lines) and rows >= labelled) or (headings and headings >= labelled):
         return "zoom"
     if meet.is_meet(text.split("\n")):
         return "meet"
-    if _otter(lines):
+    if _otter(lines, labelled):
         return "otter"
     if any(_SPEAKER_LINE.match(line.strip()) for line in lines):
         return "whisperx-txt"
@@ -124,10 +128,15 @@ def text_of(data: bytes, source: str) -> str:
     return text
 
 
-def _otter(lines: list[str]) -> bool:
-    """A heading with words below it: `Jane Smith  0:03` alone is the end of some sentence."""
+def _otter(lines: list[str], labelled: int) -> bool:
+    """A heading with words below it: `Jane Smith  0:03` alone is the end of some sentence.
+
+    No fewer than lines are `labelled`, or it is a title.
+    """
     headings = [headed.otter_heading(line) is not None for line in lines]
-    return any(here and not below for here, below in pairwise(headings))
+    return sum(headings) >= labelled and any(
+        here and not below for here, below in pairwise(headings)
+    )
 
 
 def _has_commas(lines: list[str]) -> bool:

@@ -18,6 +18,7 @@ _STRONG = re.compile(
     re.IGNORECASE,
 )
 _PHONE = re.compile(r"\+?[\d*][\d*() .-]{5,20}")
+_INVISIBLE = re.compile("[\u200b-\u200f]")  # joiners that names are spelt with, marks of direction
 _WORD = re.compile(r"[^\W_][\w.'’‘`´·&/@+-]*,?|&|\||-|–")
 _NUMBERED = re.compile(
     r"(?:plan|option|step|phase|part|item|point|slide|page|section|chapter|week|day|version|task|"
@@ -53,13 +54,24 @@ _HEADINGS = _phrases(
     time, invitees, regrets, from, to, cc, re, fwd, todo, to do,
     follow up, follow-up, follow ups, key points, key takeaways, takeaways, highlights, open
     questions, questions, question, answer, answers, q&a, outcome, outcomes, risks, blockers,
-    chapter, chapters, section, part, kind, language, confidence, datum, ort, thema, teilnehmer,
-    notiz, protokoll, fecha, hora, lugar, asistentes, tema, nota, notas, resumen, heure, lieu,
-    sujet, résumé, ordre du jour
+    chapter, chapters, section, part, kind, language, confidence, passcode, email, phone, website,
+    timestamp, interview date, meeting date, recording date, session date, call date, meeting link,
+    zoom link, teams link, recording link, word count, datum, ort, thema, teilnehmer, beginn, dauer,
+    uhrzeit, notiz, protokoll, fecha, hora, lugar, asistentes, participantes, tema, nota, notas,
+    resumen, heure, lieu, durée, sujet, résumé, ordre du jour, 日期, 参会人, 会议主题, дата,
+    участники
+    """
+)
+# What ends the names of a form's fields: Meeting title, Recorded by, Action points.
+_FIELDS = _phrases(
+    """
+    title, time, id, duration, length, name, number, url, by, notes, minutes, summary, agenda,
+    attendees, attendance, items, points, decisions, made, meeting, transcript, takeaways
     """
 )
 # A role when it comes back, a line of a form when it does not: `Host: Jane Smith`.
-_ROLES = _phrases("host, speaker, organizer, organiser, owner, guest, chair, presenter")
+# `You` is who recorded, in Google Meet and Tactiq.
+_ROLES = _phrases("host, speaker, organizer, organiser, owner, guest, chair, presenter, you")
 # Words that begin sentences rather than name people.
 _STARTERS = _phrases(
     """
@@ -99,8 +111,21 @@ def split_label(line: str) -> tuple[str, str] | None:
     match = _LABEL.match(line)
     if match is None:
         return None
-    label = " ".join(match[1].split())
+    label = " ".join(match[1].split()).strip("\u200e\u200f")
     return (label, line[match.end() :]) if could_be_name(label) else None
+
+
+def labelled_lines(lines: Iterable[str]) -> int:
+    """How many of `lines` begin with a label that names a speaker, as the whole of them tell."""
+    there = [line.strip() for line in lines if line.strip()]
+    labels = [pair[0] for line in there if (pair := split_label(line)) is not None]
+    chosen = choose_labels(labels, len(there))
+    return sum(label in chosen for label in labels)
+
+
+def is_role(label: str) -> bool:
+    """True for `Host` and the like, which forms name people by too."""
+    return label.casefold() in _ROLES
 
 
 def could_be_name(label: str) -> bool:
@@ -118,8 +143,10 @@ def could_be_name(label: str) -> bool:
 
 
 def is_heading(label: str) -> bool:
-    """True for labels that notes and forms use: Date, Agenda, Action items."""
-    return label.strip(" *_#").casefold() in _HEADINGS
+    """True for labels that notes and forms use: Date, Agenda, Action items, Meeting title."""
+    text = label.strip(" *_#").casefold()
+    first, _, last = text.rpartition(" ")
+    return text in _HEADINGS or (bool(first) and last in _FIELDS)
 
 
 def starts_sentence(label: str) -> bool:
@@ -157,8 +184,8 @@ def choose_labels(labels: Iterable[str], units: int) -> frozenset[str]:
         words = len(_ASIDE.sub(" ", label).split())
         if len(label) == 1 and label.isascii():
             continue  # Q and A, below
-        if starts_sentence(label) or label.casefold() in _ROLES:
-            if is_name_like(label) and count > 2 and (words > 1 or label.casefold() in _ROLES):
+        if starts_sentence(label) or is_role(label):
+            if is_name_like(label) and count > 2 and (words > 1 or is_role(label)):
                 chosen.add(label)  # The Chair, An Nguyen
         elif _STRONG.fullmatch(label) or _PHONE.fullmatch(label):
             chosen.add(label)
@@ -184,7 +211,7 @@ def _plain_word(word: str) -> bool:
     if word.endswith(".") and not _ABBREVIATION.fullmatch(word[:-1].lower().rstrip(".")):
         return len(word) <= 4 and word[0].isupper()  # Sen., Gov.
     return _WORD.fullmatch(word) is not None or (
-        word.isprintable()
+        _INVISIBLE.sub("", word).isprintable()
         and not word.isascii()
         and not any(c in '?!。！？；;"“”«»…' for c in word)
     )
