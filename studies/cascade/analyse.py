@@ -224,7 +224,10 @@ def arms_table(found: Found, names: list[str], scores: Sequence[str]) -> str:
         cells = [f"{np.mean([one.small.value for one in first if one]):.2f}"]
         for score in scores:
             values = [one.s_d.value for name in mine if (one := found[name, score, "mix"])]
-            cells.append(f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]")
+            spread = (
+                f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]" if values else ""
+            )
+            cells.append(spread)
         lines.append(f"| {arm} | {len(mine)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

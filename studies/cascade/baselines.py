@@ -13,6 +13,7 @@ import numpy as np
 from featherweight.cascade.sample import Sample, sample
 from featherweight.cascade.scores import Score, score_answers
 from featherweight.cascade.types import Answer, Floats, Log
+from featherweight.errors import CascadeError
 
 
 def longest_prompts(fit: Log, test: Log) -> Floats:
@@ -28,6 +29,8 @@ def longest_answers(fit: Log, test: Log) -> Floats:
 def ucci(fit: Log, test: Log) -> Floats:
     """Defer by UCCI's P(small model wrong); a graded answer (ROUGE) is wrong in part."""
     there = [row for row in fit.rows if not row.stages[0].failed]
+    if not there:
+        raise CascadeError("the small model answered none of the fit questions.")
     low, high = fit.metric.low, fit.metric.high
     wrong = [(high - (row.stages[0].quality or 0.0)) / (high - low) for row in there]
     router = package().UCCIRouter()
