@@ -92,7 +92,7 @@ def main() -> None:
         print(across_table(across, one))
         rows += as_json({("large -> other", score, "all"): each for score, each in one.items()})
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+        args.json.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
     if args.plot:
         args.plot.mkdir(parents=True, exist_ok=True)
         shown = {arm: found[f"{arm}-0", "mean", "mix"] for arm in ARMS if f"{arm}-0" in names}

@@ -54,7 +54,7 @@ def main() -> None:
             )
             rows.append({"score": score, **asdict(found), "risks": risks})
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+        args.json.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
 
 
 if __name__ == "__main__":

@@ -41,12 +41,8 @@ CUTS = {  # by the model's name: a third of the layers goes, a third of what is 
     "smollm2-135m": ("depth:layers=20", "width:kv=2,ffn=1024"),
     "qwen2.5-coder-0.5b": ("depth:layers=16", "width:ffn=3264"),  # of 2 groups none can go
 }
-SUBSET = {
-    "perplexity": 32,
-    "meetings": 16,
-    "tasks": 200,
-    "questions": 60,
-}  # 32 chunks: 65,536 tokens
+# chunks of 2,048 tokens (65,536), meetings, questions a task, queries
+SUBSET = {"perplexity": 32, "meetings": 16, "tasks": 200, "questions": 60}
 TOKENS, LENGTH = 65_536, 1024
 STEPS = ("perplexity", "tasks", "questions")
 

@@ -311,8 +311,8 @@ def _compress(
         if progress:
             progress("directories", number + 1, len(made))
     for failed in broken.values():
-        others = f" The other {len(made) - len(broken)} were made." if len(made) > 1 else ""
-        raise CompressError(f"{failed}{others}")
+        some = f" {len(made) - len(broken)} of {len(made)} recipes were made."
+        raise CompressError(f"{failed}{some if len(made) > 1 else ''}")
 
 
 def _write(
