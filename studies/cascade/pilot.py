@@ -30,7 +30,7 @@ def main() -> None:
         folder = args.work / "pilot" / f"xent-{rate:g}"
         names[f"xent-{rate:g}"] = folder
         if not run.done(folder):
-            run.learn(read, args.work, "xent", 0, rate, folder)
+            run.learn(read, args.work, "xent", args.work / "small", folder, seed=0, lr=rate)
     for name, folder in names.items():
         run.answered(args.data, args.work, name, folder, "val", mix.TASKS)
     found = {task: {name: quality(args.work, name, task) for name in names} for task in mix.TASKS}

@@ -4,7 +4,7 @@ usage: run.py --data DIR --work FOLDER [--only STEP ...] [--seeds 0 1 2] [--othe
 
 1. large: SmolLM2-135M-Instruct, LoRA on its part of the mix, merged (FOLDER/large).
 2. small: 15 of its 30 layers by block influence, healed on QMSum's train transcripts; every arm
-   starts from it (FOLDER/small).
+   but gatekeeper starts from it (FOLDER/small).
 3. cache: the large model reads what the arms learn from (hidden states: every loss exactly).
 4. arms: each arm and seed learns from the same examples, in an order that the seed decides.
 5. logs: every model answers the logged questions (FOLDER/answers), joined by `analyse.py`.
@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import mix
 import orjson
@@ -35,12 +36,14 @@ from featherweight.tasks import Task, evaluate
 BASE = "smollm2-135m"
 LAYERS = 15
 LENGTH = 1024
-ARMS = {
+GATE = 0.9  # Gatekeeper's weight of right tokens, see gate.json
+ARMS: dict[str, dict[str, Any]] = {
     "xent": {"method": "sft"},
     "distillation": {"method": "kd"},
     "cat-xent": {"method": "cat-xent", "tune": "full"},
     "cat-dist": {"method": "cat-dist", "tune": "full"},
-    "gatekeeper": {"method": "gatekeeper", "tune": "full"},
+    # its paper's second stage: it starts from the xent arm of the seed (see gate.json)
+    "gatekeeper": {"method": "gatekeeper", "tune": "full", "gate": GATE},
     # what of CAT's mask is it? as many tokens, but any; each model's own alone
     "random": {"method": "cat-xent", "tune": "full", "mask": "random"},
     "small-only": {"method": "cat-xent", "tune": "full", "mask": "student"},
@@ -140,15 +143,16 @@ def small(data: Path, work: Path) -> None:
 def arm(data: Path, work: Path, name: str) -> None:
     kind, _, seed = name.rpartition("-")
     read = mix.part(data, "arms", mix.STUDIED)
-    learn(read, work, kind, int(seed), LR, work / "arms" / name)
+    start = work / "arms" / f"xent-{seed}" if kind == "gatekeeper" else work / "small"
+    learn(read, work, kind, start, work / "arms" / name, seed=int(seed))
 
 
-def learn(read: Task, work: Path, kind: str, seed: int, lr: float, output: Path) -> None:
+def learn(read: Task, work: Path, kind: str, start: Path, output: Path, **chosen: Any) -> None:
     # a micro-batch is the whole step, so that the random mask is shuffled over all of it
-    settings = Settings(**{"lr": lr, **ARMS[kind]}, batch=8, micro_batch=8, max_length=LENGTH,
-                        seed=seed, save_every=50)  # fmt: skip
+    settings = Settings(**{"lr": LR, **ARMS[kind], **chosen}, batch=8, micro_batch=8,
+                        max_length=LENGTH, save_every=50)  # fmt: skip
     teacher = None if kind in ("xent", "gatekeeper") else str(work / "cache")
-    train(f"hf:{work / 'small'}", read, output, teacher=teacher, settings=settings)
+    train(f"hf:{start}", read, output, teacher=teacher, settings=settings)
 
 
 def answer(data: Path, work: Path, name: str) -> None:
