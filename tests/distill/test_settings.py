@@ -26,6 +26,12 @@ def test_a_method_is_a_row_of_the_table(method: str) -> None:
     assert {name for name, _, _ in described(plan)} >= {"method", "tune", "lr"}
 
 
+def test_gatekeeper_says_that_it_comes_second() -> None:
+    plan = derive(Settings(method="gatekeeper"), 10**8, has_teacher=False)
+    reasons = {name: reason for name, _, reason in described(plan)}
+    assert "should have learnt this data before" in reasons["method"]
+
+
 def test_defaults_follow_size_and_teacher() -> None:
     small, large = (derive(Settings(), size, True) for size in (135_000_000, 1_240_000_000))
     assert (small.method, small.rank, large.rank) == ("neo", 16, 64)

@@ -8,7 +8,7 @@
 | neo | LoRA | 0.5 | all |
 | cat-xent | LoRA or full | 0 | either model predicts the gold token |
 | cat-dist | LoRA or full | 0.5 | the same |
-| gatekeeper | LoRA or full | 0 | wrong tokens are pushed to uniform |
+| gatekeeper | LoRA or full | 0 | wrong tokens are pushed to uniform; a second stage |
 
 sft and kd tune all weights, or a soft prompt or prefix before frozen ones, or what a pruned model
 kept (spp).
@@ -228,6 +228,7 @@ def _objective(settings: Settings, method: Method, reasons: dict[str, str]) -> O
         raise TrainingError(f"{method} has no mask; choose cat-xent or cat-dist.")
     gate = settings.gate
     if method == "gatekeeper":
+        reasons["method"] = "a second stage: the student should have learnt this data before"
         gate = 0.5 if gate is None else gate
         if settings.gate is None:
             reasons["gate"] = "right and wrong tokens weigh alike"
