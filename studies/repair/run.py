@@ -2,10 +2,11 @@
 
 usage: run.py --data DIR --work FOLDER [--recipes R ...] [--seeds 0 1 2] [--only STEP ...]
 
-1. compress: two recipes with real damage, from the embedded model.
-2. idp: four prompts of 20 each learn their part (mix.py), the bank chooses as is best on val.
-3. lora, neo: the last part alone; rank of {1, 8, 32} by val at seed 0, rank 1 kept beside it.
-4. score: every single prompt, trained and untrained, every adapter, the compressed and the
+1. cache: what the uncompressed model makes of the last part (hidden states), for neo.
+2. compress: two recipes with real damage, from the embedded model.
+3. idp: four prompts of 20 each learn their part (mix.py), the bank chooses as is best on val.
+4. lora, neo: the last part alone; rank of {1, 8, 32} by val at seed 0, rank 1 kept beside it.
+5. score: every single prompt, trained and untrained, every adapter, the compressed and the
    uncompressed model on the nine tasks' test splits, by `analyse.py` joined to what IDP, a random
    choice, the mean of log-probabilities and the oracle would have picked.
 
@@ -23,7 +24,7 @@ import mix
 import torch
 
 from featherweight.compress import compress, parse_recipe
-from featherweight.distill import Settings
+from featherweight.distill import Settings, teach
 from featherweight.distill.data import Reader, samples
 from featherweight.distill.soft import save_bank
 from featherweight.engines import load_engine
@@ -47,7 +48,7 @@ LONGEST = 768
 # no piece is cut: 100 steps of 8 are 200,000 tokens of each part
 HOW = Settings(batch=8, micro_batch=8, max_length=LONGEST, steps=100, prompt_tokens=N,
                save_every=25)  # fmt: skip
-STEPS = ("compress", "idp", "lora", "neo", "score")
+STEPS = ("cache", "compress", "idp", "lora", "neo", "score")
 
 
 def main() -> None:
@@ -63,6 +64,8 @@ def main() -> None:
         step, recipe, name = args.one
         {"idp": idp, "adapter": adapter, "score": score}[step](args.data, args.work, recipe, name)
         return
+    if "cache" in args.only:
+        teach(BASE, mix.mixed(args.data), args.work / "cache", keep="hidden", max_length=LONGEST)
     for recipe in args.recipes:
         if "compress" in args.only:
             compress(BASE, [parse_recipe(recipe)], model(args.work, recipe),
@@ -105,7 +108,7 @@ def adapter(data: Path, work: Path, recipe: str, name: str) -> None:
     method, rank, seed = name.split("-")
     output = work / recipe / name
     settings = replace(HOW, rank=int(rank), seed=10 * int(seed))
-    teacher = BASE if method == "neo" else None
+    teacher = str(work / "cache") if method == "neo" else None
     repair(f"hf:{model(work, recipe)}", method, mix.mixed(data), output,
            teacher=teacher, settings=settings)  # fmt: skip
     target = work / recipe / f"{name}.val.json"
