@@ -160,6 +160,10 @@ def calibration(args: argparse.Namespace, target: Path) -> Path:
 
 def ours(args: argparse.Namespace, case: str, _ids: Path, output: Path) -> None:
     """The same texts by the same call make the same ids; packing and its proof are in the time."""
+    import transformers.models.llama.modeling_llama  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+
+    import featherweight.compress.compress  # noqa: F401
     from featherweight.compress import compress, parse_recipe
 
     texts = read(args)
@@ -179,6 +183,7 @@ def clock() -> Iterator[None]:
 
 def theirs(args: argparse.Namespace, case: str, ids: Path, output: Path) -> None:
     import torch
+    import transformers.models.llama.modeling_llama  # noqa: F401
     from datasets import Dataset
     from llmcompressor import oneshot
     from llmcompressor.modifiers.quantization import GPTQModifier
@@ -214,6 +219,7 @@ def gptqmodel(args: argparse.Namespace, _case: str, ids: Path, output: Path) -> 
 
     os.environ["GPTQMODEL_CPU_WORKERS"] = "2"  # with fewer it does not start
     import torch
+    import transformers.models.llama.modeling_llama  # noqa: F401
     from gptqmodel import GPTQModel, QuantizeConfig
 
     torch.set_num_threads(args.threads)

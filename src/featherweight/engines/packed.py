@@ -105,20 +105,26 @@ def on_grid(codes: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
 
 def pack_bits(numbers: Tensor, bits: int) -> Tensor:
     """Whole numbers below 2^bits, in row order, as a stream of bits: uint8 [ceil(n*bits/8)]."""
-    flat = numbers.to(torch.uint8).flatten().numpy()
-    if bits == 8:
-        return torch.from_numpy(flat.copy())
-    shifts = np.arange(bits - 1, -1, -1, dtype=np.uint8)
-    return torch.from_numpy(np.packbits((flat[:, None] >> shifts) & 1))
+    flat = numbers.to(torch.uint8).flatten()
+    if 8 % bits:
+        shifts = np.arange(bits - 1, -1, -1, dtype=np.uint8)
+        return torch.from_numpy(np.packbits((flat.numpy()[:, None] >> shifts) & 1))
+    each = 8 // bits  # so many in a byte
+    places = torch.nn.functional.pad(flat, (0, -len(flat) % each)).view(-1, each)
+    packed = places[:, 0].clone()
+    for place in places.T[1:]:
+        packed.bitwise_left_shift_(bits).bitwise_or_(place)
+    return packed
 
 
 def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
     """The first `count` numbers of `pack_bits`' stream: uint8 [count]."""
-    if bits == 8:
-        return packed[:count]
-    stream = np.unpackbits(packed.numpy(), count=count * bits).reshape(count, bits)
-    weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8)
-    return torch.from_numpy(stream @ weights)
+    if 8 % bits:
+        stream = np.unpackbits(packed.numpy(), count=count * bits).reshape(count, bits)
+        weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8)
+        return torch.from_numpy(stream @ weights)
+    shifts = torch.arange(8 - bits, -1, -bits, dtype=torch.uint8)
+    return ((packed[:, None] >> shifts) & (2**bits - 1)).flatten()[:count]
 
 
 def is_packed(folder: Path) -> bool:
