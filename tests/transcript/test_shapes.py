@@ -156,6 +156,50 @@ def test_otter_times_in_speech_are_no_headings() -> None:
     ]
 
 
+def test_headings_with_one_space_whose_names_come_back() -> None:
+    text = (
+        "Call\n\nSpeaker 1 00:03\none\n\ntwo\n\nJane Smith 0:08\nthree\n\nSpeaker 1 01:12\nat 10:30"
+    )
+    assert read(text) == (
+        "otter",
+        [
+            Turn(None, "Call"),
+            Turn("Speaker 1", "one", 3.0),
+            Turn("Speaker 1", "two"),
+            Turn("Jane Smith", "three", 8.0),
+            Turn("Speaker 1", "at 10:30", 72.0),
+        ],
+    )
+
+
+def test_names_alone_above_what_they_say() -> None:
+    text = "Jane Smith\nHello, Bob.\nHow are you?\n\nBob\nWell.\n\nAnd you?\n\nJane Smith\nFine."
+    assert read(text) == (
+        "otter",
+        [
+            Turn("Jane Smith", "Hello, Bob. How are you?"),
+            Turn("Bob", "Well."),
+            Turn("Bob", "And you?"),
+            Turn("Jane Smith", "Fine."),
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Welcome 09:00\nBy the chair\n\nBreak 10:00\nCoffee\n\nPanel 10:30\nTalks\n\nBreak 12:00\n",
+        "Ann 0:09\nwe met\n\nAnn 0:07\nat five\n\nAnn 0:01\nor so",  # times fall
+        "Jane Smith\nHello.\n\nBob Jones\nHi.\n\nTom Lee\nHi.",  # a list of people, for all we know
+        "Monday\nWe met.\n\nTuesday\nWe met.\n\nMonday\nWe met again.",
+        "Wind\nblows here.\n\nRain\nfalls.\n\nWind\nblows.\n\n" + "and on it goes\n\n" * 9,
+        "Refrain\nla la\n\nRefrain\nla la",  # one voice, if any
+    ],
+)
+def test_what_only_looks_like_such_headings(text: str) -> None:
+    assert {turn.speaker for turn in read(text)[1]} == {None}
+
+
 def test_meet_with_notes_above() -> None:
     text = (
         "📝 Notes\nMay 3, 2026\nSummary\nThey met.\n\n📖 Transcript\nMay 3, 2026\n"

@@ -4,7 +4,9 @@ A heading names the speaker of everything down to the next heading. Its time bel
 paragraph below it; a further paragraph is a further turn of the same speaker, without a time.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from featherweight.transcript.speakers import could_be_name, is_name_like, starts_sentence
 from featherweight.transcript.text import one_line
@@ -16,11 +18,11 @@ Heading = tuple[str | None, float | None, float | None, str]  # speaker, start, 
 
 def read_otter(text: str) -> list[Turn]:
     """Turns of an Otter export. Its last line, an advertisement, is not speech."""
-    lines = (
+    lines = [
         "" if line.strip().casefold().startswith("transcribed by http") else line
         for line in text.split("\n")
-    )
-    return under_headings((line, otter_heading(line)) for line in lines)
+    ]
+    return under_headings(zip(lines, otter_headings(lines), strict=True))
 
 
 def read_zoom(text: str) -> list[Turn]:
@@ -55,6 +57,51 @@ def under_headings(lines: Iterable[tuple[str, Heading | None]]) -> list[Turn]:
             close()
     close()
     return turns
+
+
+def otter_headings(lines: Sequence[str]) -> list[Heading | None]:
+    """The heading that each line is, or `None`, in the file's own way.
+
+    That is two spaces or a tab before the time, which speech does not have. One space and a rising
+    time, or a name without a time at the head of a paragraph, may be anything; where most of them
+    come back they are speakers.
+    """
+    wide = [otter_heading(line) for line in lines]
+    narrow = [otter_heading(line, one_space=True) for line in lines]
+    if _count(narrow) > 2 * _count(wide) and _come_back(narrow) and _rise(narrow):
+        return narrow
+    # a line below a blank one, with words right below it
+    heads = [not above.strip() and bool(line.strip()) for above, line in pairwise(["", *lines])]
+    alone = [
+        _name(line) if head and below.strip() else None
+        for line, head, below in zip(lines, heads, [*lines[1:], ""], strict=True)
+    ]
+    if not _count(wide) and _count(alone) * 2 >= sum(heads) and _come_back(alone, 2):
+        return alone
+    return wide
+
+
+def _count(headings: Iterable[Heading | None]) -> int:
+    return sum(heading is not None for heading in headings)
+
+
+def _come_back(headings: Iterable[Heading | None], names: int = 1) -> bool:
+    """Whether most headings are of somebody who has several, and of so many people at least."""
+    counts = Counter(heading[0] for heading in headings if heading is not None)
+    several = [count for count in counts.values() if count > 1]
+    return len(counts) >= names and sum(several) * 2 > sum(counts.values())
+
+
+def _rise(headings: Iterable[Heading | None]) -> bool:
+    """Whether times go up, but for one in ten."""
+    starts = [heading[1] or 0.0 for heading in headings if heading is not None]
+    return sum(after < before for before, after in pairwise(starts)) * 10 <= len(starts)
+
+
+def _name(line: str) -> Heading | None:
+    name = one_line(line)
+    named = is_name_like(name) and could_be_name(name) and not starts_sentence(name)
+    return (name, None, None, "") if named else None
 
 
 def otter_heading(line: str, *, one_space: bool = False) -> Heading | None:

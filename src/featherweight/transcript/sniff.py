@@ -114,7 +114,7 @@ def family(text: str, suffix: str) -> Family:
         return "zoom"
     if meet.is_meet(text.split("\n")):
         return "meet"
-    if _otter(lines, labelled):
+    if _otter(text[:_HEAD].split("\n"), labelled):
         return "otter"
     if any(_SPEAKER_LINE.match(line.strip()) for line in lines):
         return "whisperx-txt"
@@ -133,7 +133,9 @@ def _otter(lines: list[str], labelled: int) -> bool:
 
     No fewer than lines are `labelled`, or it is a title.
     """
-    headings = [headed.otter_heading(line) is not None for line in lines]
+    lines = lines[: 2 * _SCAN]  # blank ones are among them
+    found = zip(lines, headed.otter_headings(lines), strict=True)
+    headings = [heading is not None for line, heading in found if line.strip()]
     return sum(headings) >= labelled and any(
         here and not below for here, below in pairwise(headings)
     )
