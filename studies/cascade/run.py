@@ -36,7 +36,7 @@ from featherweight.tasks import Task, evaluate
 BASE = "smollm2-135m"
 LAYERS = 15
 LENGTH = 1024
-GATE = 0.9  # Gatekeeper's weight of right tokens, see gate.json
+GATE = 0.5  # Gatekeeper's weight of right tokens, see gate.json
 ARMS: dict[str, dict[str, Any]] = {
     "xent": {"method": "sft"},
     "distillation": {"method": "kd"},
