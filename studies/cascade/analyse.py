@@ -31,6 +31,7 @@ import mix
 import numpy as np
 import orjson
 from baselines import BASELINES, by_baseline, usable
+from figure import draw
 from run import ARMS, WHOLE
 
 from featherweight.cascade.curve import Curve, curve
@@ -52,6 +53,7 @@ CONTRASTS = (
     ("gatekeeper", "xent"),
     ("distillation", "xent"),
 )
+DRAWN = ("xent", "cat-xent", "cat-dist")  # more bands hide each other
 METRIC = Metric("quality", 0.0, 100.0)
 TASKS = mix.STUDIED
 
@@ -82,10 +84,11 @@ def main() -> None:
     }
     print(detectable(found, names), end="\n\n")
     print(arms_table(found, names, (*SCORES, *baselines)), end="\n\n")
-    print(contrasts(found, names), end="\n\n")
+    differences = contrasts(found, names)
+    print(contrasts_table(differences), end="\n\n")
     print(costs_table(logs, kept), end="\n\n")
     print(kept_table(args.work, names), end="\n\n")
-    rows = as_json(found)
+    rows = as_json(found) + differences
     if "other" in runs:
         across = log_of(args.work, "large", groups, "other")
         one = {score: judged(across, score, "mix", TASKS) for score in (*SCORES, *baselines)}
@@ -95,8 +98,9 @@ def main() -> None:
         args.json.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
     if args.plot:
         args.plot.mkdir(parents=True, exist_ok=True)
-        shown = {arm: found[f"{arm}-0", "mean", "mix"] for arm in ARMS if f"{arm}-0" in names}
-        plot({k: v for k, v in list(shown.items())[:7] if v}, args.plot / "curves.png")  # type: ignore[misc]
+        shown = {f"{name}-0": found.get((f"{name}-0", "mean", "mix")) for name in DRAWN}
+        plot({k: v for k, v in shown.items() if v}, args.plot / "curves.png")
+        draw(rows, ARMS, args.plot / "s_d.png")
 
 
 def whole_runs(folder: Path) -> list[str]:
@@ -232,13 +236,22 @@ def arms_table(found: Found, names: list[str], scores: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def contrasts(found: Found, names: list[str]) -> str:
-    lines = ["| a - b | task | score | s_d | 95 % | seeds |", "| --- " * 6 + "|"]
+def contrasts(found: Found, names: list[str]) -> list[dict[str, Any]]:
+    rows = []
     for a, b in CONTRASTS:
         for task, score in rows_of(found, names, a, b):
             value, low, high, seeds = gap(found, names, score, task, a, b)
-            cell = f"{value:+.3f} | [{low:+.3f}, {high:+.3f}] | {seeds:.0f}"
-            lines.append(f"| {a} - {b} | {task} | {score} | {cell} |")
+            row = {"less": [a, b], "score": score, "task": task, "seeds": int(seeds)}
+            rows.append(row | {"s_d": [value, low, high]})
+    return rows
+
+
+def contrasts_table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| a - b | task | score | s_d | 95 % | seeds |", "| --- " * 6 + "|"]
+    for row in rows:
+        (a, b), (value, low, high) = row["less"], row["s_d"]
+        cell = f"{value:+.3f} | [{low:+.3f}, {high:+.3f}] | {row['seeds']}"
+        lines.append(f"| {a} - {b} | {row['task']} | {row['score']} | {cell} |")
     return "\n".join(lines)
 
 
