@@ -113,12 +113,17 @@ def adapter(data: Path, work: Path, recipe: str, name: str) -> None:
            teacher=teacher, settings=settings)  # fmt: skip
     target = work / recipe / f"{name}.val.json"
     if not target.exists():
-        opened, tokenizer = open_model(str(output), choose_dtype("auto", "cpu")[0], "cpu")
-        asked = samples(mix.val(data), Reader(opened, tokenizer, name), LONGEST)
-        measured = losses(opened, [], contexts(asked, running=True))
-        loss = float(measured.bare.sum() / measured.tokens.sum())
+        loss = val_loss(data, output)
         write_atomic(target, json.dumps({"val": loss}))
         print(recipe, name, loss, flush=True)
+
+
+def val_loss(data: Path, folder: Path) -> float:
+    """Nats a token, on what the prompts are chosen on."""
+    opened, tokenizer = open_model(str(folder), choose_dtype("auto", "cpu")[0], "cpu")
+    asked = samples(mix.val(data), Reader(opened, tokenizer, str(folder)), LONGEST)
+    measured = losses(opened, [], contexts(asked, running=True))
+    return float(measured.bare.sum() / measured.tokens.sum())
 
 
 def best_rank(work: Path, recipe: str, method: str) -> int:

@@ -1,0 +1,46 @@
+"""How fast prompts and LoRA learn best: loss on val, one recipe, seed 0, the mixed part.
+
+usage: rates.py --data DIR --work FOLDER [--json FILE]
+
+After `run.py --only compress`. The rate with the least loss becomes that of `LR` in run.py, for
+all prompts and for LoRA and NEO alike. What was stopped goes on.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import mix
+import run
+
+from featherweight.repair import repair
+
+TRIED = {"prompts": (3e-3, 1e-2, 3e-2), "lora": (1e-4, 3e-4, 1e-3)}
+RANK = 8
+RECIPE = run.RECIPES[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    rows = []
+    for method, rates in TRIED.items():
+        for lr in rates:
+            output = args.work / RECIPE / f"rates-{method}-{lr:g}"
+            settings = replace(run.HOW, lr=lr, rank=RANK if method == "lora" else None)
+            val = mix.val(args.data) if method == "prompts" else None
+            found = repair(f"hf:{run.model(args.work, RECIPE)}", method, mix.mixed(args.data),
+                           output, val=val, count=1, settings=settings)  # fmt: skip
+            loss = found.manifest["val"]["each"][0] if val else run.val_loss(args.data, output)
+            rows.append({"recipe": RECIPE, "method": method, "lr": lr, "val": loss})
+            print(rows[-1], flush=True)
+    if args.json:
+        args.json.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+
+
+if __name__ == "__main__":
+    main()
