@@ -10,8 +10,8 @@ from featherweight.cascade.curve import curve
 from featherweight.cascade.curve_cost import cost_at_quality, path_curve, quality_at_cost
 from featherweight.cascade.draws import difference
 from featherweight.cascade.path import path
-from featherweight.cascade.sample import Sample, answering, keys
-from featherweight.cascade.types import Threshold
+from featherweight.cascade.sample import Sample, Stages, answering, keys
+from featherweight.cascade.types import Floats, Threshold
 from featherweight.errors import CascadeError
 from featherweight.evaluate.statistics import group_draws
 
@@ -120,23 +120,31 @@ def test_quality_and_cost_along_a_path(stages: int) -> None:
         quality_at_cost(one, "seconds", 99, steps=steps)
 
 
+def paid(chosen: Stages, thresholds: Floats) -> float:
+    """What `simulated` stages cost a row: those before the chosen one only where they are asked."""
+    costs = np.array([1.0, 9.0, 30.0])
+    asked = np.append(np.where(thresholds < np.inf, costs[: len(thresholds)], 0.0), 0.0)
+    return float((costs[chosen] + (np.cumsum(asked) - asked)[chosen]).mean())
+
+
 @pytest.mark.parametrize("stages", [2, 3])
 def test_a_path_is_judged_threshold_by_threshold(stages: int) -> None:
     fit, one = simulated(4, 50, 2, "fit", stages), simulated(5, 50, 2, stages=stages)
     steps = path(fit, "seconds")
     found = path_curve(one, steps, "seconds", resamples=200)
     assert len(found.quality) == len(steps) + 1
-    total = np.cumsum([1.0, 9.0, 30.0])[:stages]
     for number in (1, len(steps) // 2, len(steps)):
         rule = [Threshold(value) for value in found.thresholds[number]]
         chosen, _ = answering(one.scores, rule, keys(one.log))
         assert found.quality[number] == pytest.approx(one.quality[np.arange(100), chosen].mean())
-        assert found.cost[number] == pytest.approx(total[chosen].mean())
+        assert found.cost[number] == pytest.approx(paid(chosen, found.thresholds[number]))
         shares = np.bincount(chosen, minlength=stages) / 100
         assert found.answered[number] == pytest.approx(shares)
     assert found.answered[0].tolist() == [0] * (stages - 1) + [1]
     assert found.quality[0] == pytest.approx(one.quality[:, -1].mean())
-    assert (np.diff(found.cost) <= 0).all() and found.cost[0] == total[-1]
+    everything = paid(np.full(100, stages - 1), found.thresholds[1])  # asked, and never trusted
+    assert (np.diff(found.cost) <= 0).all() and found.cost[0] == everything
+    assert found.cost_last == [1.0, 9.0, 30.0][stages - 1]
     assert (found.low <= found.quality).all() and (found.quality <= found.high).all()
     area = -np.trapezoid(found.quality, found.cost) / (found.cost[0] - found.cost[-1])
     assert found.audc.value == pytest.approx(area)

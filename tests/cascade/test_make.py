@@ -1,6 +1,7 @@
 """From logs to a rule that the cascade reads back."""
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,12 @@ def test_no_rule_passes_everything_on() -> None:
                 told_ = "answer none of the 200 questions" in str(error)
                 refused += told_
                 assert told_ or "is not proven" in str(error) or "cannot be kept" in str(error)
+                if name == "quality" and told_:  # the named drop is proven, a little less is not
+                    least = float(re.findall(r"a drop of ([\d.]+) is the least", str(error))[0])
+                    _, found = calibrate(log, ["mean"], quality=least)
+                    assert found.realised.deferral[0].mean < 1
+                    with pytest.raises(CascadeError, match=rf"{least:g} is the least"):
+                        calibrate(log, ["mean"], quality=least - 0.02)
             else:
                 assert found.realised.deferral[0].mean < 1
     assert refused
@@ -294,6 +301,15 @@ def test_a_header_that_does_not_say_who_its_stages_are(
     with pytest.raises(CascadeError, match=message) as error:
         calibrate(read_logs([path]), ["mean"], budget=[0.3])
     assert "cascade log`" in str(error.value) and "fit the rule" not in str(error.value)
+
+
+def test_a_header_whose_stages_are_asked_differently() -> None:
+    first, second = LOG.extra["stages"]
+    for name, value in (("max_tokens", 7), ("decoding", {"temperature": 0.7})):
+        other = second[name] | value if isinstance(value, dict) else value
+        log = replace(LOG, extra={"stages": [first, {**second, name: other}]})
+        with pytest.raises(CascadeError, match=rf"header: stages\[1\].{name} differs from stage 0"):
+            calibrate(log, ["mean"], budget=[0.3])
 
 
 def test_what_else_a_header_says_of_a_stage_is_left_alone() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.cascade.calibration import Calibration, calibrated, check_source
-from featherweight.cascade.path import along, check_scores, path
+from featherweight.cascade.path import check_scores, path, spending
 from featherweight.cascade.sample import Cost, Sample, keys
 from featherweight.cascade.types import Floats, Threshold, uniform
 from featherweight.errors import CascadeError
@@ -134,23 +134,22 @@ def for_cost(
 ) -> Calibration:
     """The thresholds that pass on most while the mean cost a question stays within `budget`.
 
-    They are tried in the order fixed on `fit`; what earlier stages cost is always paid. The mean
-    comes with its cluster-bootstrap interval; nothing is promised about other questions. Raises
-    `CascadeError` where trusting everything already costs more.
+    They are tried in the order fixed on `fit`; stages at +inf are not asked. The mean comes with
+    its cluster-bootstrap interval; nothing is promised about other questions. Raises `CascadeError`
+    where all of them cost more.
     """
     for one, split in ((fit, "fit"), (calibrate, "calibrate")):
         check_source(one)
         check_scores(one, split)
     steps = path(fit, kind)
-    paid = np.cumsum(calibrate.cost(kind), axis=1)
-    chosen = along(calibrate.scores, steps)
-    costs = np.take_along_axis(paid, chosen, axis=1)
+    costs = spending(calibrate.scores, calibrate.cost(kind), steps)
     means = costs.mean(axis=0)
     within = np.flatnonzero(means <= budget)
     if not len(within):
         raise CascadeError(
-            f"a mean of {budget:g} {kind} a question cannot be kept: trusting all answers of the "
-            f"first stage costs {means.min():g}; raise the budget or take a cheaper stage."
+            f"a mean of {budget:g} {kind} a question cannot be kept: the cheapest thresholds cost "
+            f"{means.min():g} (failed answers are always passed on); raise the budget or take a "
+            "cheaper stage."
         )
     best = int(within[0])
     low, high = interval(bootstrap_means(costs[:, best], calibrate.groups, seed=seed))

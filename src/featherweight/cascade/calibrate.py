@@ -48,8 +48,9 @@ def for_quality(
     The promise holds for one score and one epsilon that were chosen before its calibrate rows were
     looked at; trying several on them and keeping the best breaks it.
 
-    Raises `CascadeError` where nothing can be proven, with what could be: never a rule that always
-    defers; and for what `check_source` and `check_scores` refuse.
+    Raises `CascadeError` where nothing can be proven, or only thresholds that trust none of these
+    answers, with what could be: never a rule that always defers; and for what `check_source` and
+    `check_scores` refuse.
     """
     check_target(fit, calibrate, epsilon, delta)
     steps = path(fit, cost)
@@ -59,6 +60,10 @@ def for_quality(
     if p[0] > delta:
         raise _infeasible(losses[order], before, p[0], calibrate, epsilon, delta)
     count = int((p <= delta).sum())
+    answers = (along(calibrate.scores, steps) < steps.shape[1]).any(axis=0)
+    trusting = int(answers.argmax()) if answers.any() else len(steps)
+    if count <= trusting:
+        raise _idle(losses[order], before, trusting, calibrate, epsilon, delta)
     promise = {
         "kind": "quality",
         "epsilon": epsilon,
@@ -167,6 +172,28 @@ def _infeasible(
         f"a drop of at most {epsilon:g} {name} is not proven for even the threshold that trusts "
         f"least: {groups} groups prove {upwards(least)} at best, on these {feasible} proven, and "
         f"{more}; raise epsilon and calibrate on fresh groups, or log more."
+    )
+
+
+def _idle(
+    losses: Floats, before: Floats, step: int, sample: Sample, epsilon: float, delta: float
+) -> CascadeError:
+    """Says what the first threshold that trusts any of these answers, at `step`, could promise."""
+    span, name, models = sample.span, sample.log.metric.name, sample.log.models
+
+    def holds(value: float) -> bool:
+        p = proven(losses[:, : step + 1], before[:, : step + 1], value / span, delta)
+        return int((p <= delta).sum()) > step
+
+    best = bisect(holds, epsilon, span)
+    feasible = "no drop is" if best == span else f"a drop of {upwards(best)} is the least that is"
+    few = len(models) == 2
+    who = f"stage 0 ({models[0]})" if few else f"no stage but the last ({models[-1]})"
+    return CascadeError(
+        f"under the thresholds proven for a drop of at most {epsilon:g} {name} {who} would answer "
+        f"{'none' if few else 'any'} of the {len(sample.scores)} questions in the calibrate split; "
+        f"{feasible} proven for some that answer any: raise epsilon and calibrate on fresh groups, "
+        "or choose another score."
     )
 
 

@@ -15,7 +15,7 @@ from featherweight.cascade.draws import (
     order,
     signature,
 )
-from featherweight.cascade.path import along
+from featherweight.cascade.path import along, spending
 from featherweight.cascade.sample import Cost, Sample
 from featherweight.cascade.types import Floats
 from featherweight.errors import CascadeError
@@ -112,14 +112,13 @@ def _points(sample: Sample, axis: Axis, steps: Floats | None) -> Points:
         return _of_two(sample, axis)
     if axis == "deferral":
         raise ValueError("a path has no one share that is passed on")
-    chosen = along(sample.scores, _whole(steps))[:, ::-1]  # cheapest first
-    paid = np.take_along_axis(np.cumsum(sample.cost(axis), axis=1), chosen, axis=1)
-    found = np.hstack([paid, np.take_along_axis(sample.quality, chosen, axis=1)])
+    found = np.hstack([part[:, ::-1] for part in _along(sample, steps, axis)])  # cheapest first
     sums = sample.group_means(found) * sample.sizes[:, None]
 
     def points(times: Floats) -> tuple[Floats, Floats]:
         cost, quality = np.hsplit(times @ sums / (times @ sample.sizes)[:, None], 2)
-        return cost, quality
+        # what costs less on the fit split may cost a little more in a draw
+        return np.maximum.accumulate(cost, axis=1), quality
 
     return points
 
@@ -151,11 +150,24 @@ def _whole(steps: Floats) -> Floats:
     return np.concatenate([np.full((1, steps.shape[1]), np.inf), steps])
 
 
+def _along(sample: Sample, steps: Floats, kind: Cost) -> tuple[Floats, Floats]:
+    """Cost and quality of each row along the whole path: [n, 1 + k] each.
+
+    Where everything is passed on, the stages of the first step are asked all the same.
+    """
+    thresholds = _whole(steps)
+    asked = np.concatenate([steps[:1], steps]) < np.inf
+    paid = spending(sample.scores, sample.cost(kind), thresholds, asked)
+    chosen = along(sample.scores, thresholds)
+    return paid, np.take_along_axis(sample.quality, chosen, axis=1)
+
+
 @dataclass(frozen=True)
 class PathCurve:
     """Quality and mean cost along a path of thresholds, dearest first, for any number of stages.
 
-    The first point passes everything on. `answered` [k, stages] are the shares that each stage
+    The first point passes everything on, from the stages that the second one asks; a stage costs
+    nothing where its threshold is +inf. `answered` [k, stages] are the shares that each stage
     answers, `cost_last` what the last stage costs without those before. `audc` is the mean quality
     over costs between the cheapest and the dearest point, `audc_random` that of the straight line
     between these two.
@@ -181,10 +193,7 @@ def path_curve(
     """The curve of `sample` along `steps` [k, stages - 1], made by `path` on the fit split."""
     stages, thresholds = sample.scores.shape[1], _whole(steps)
     chosen = along(sample.scores, thresholds)
-    cost = sample.cost(kind)
-    paid = np.take_along_axis(np.cumsum(cost, axis=1), chosen, axis=1)
-    quality = np.take_along_axis(sample.quality, chosen, axis=1)
-    table = np.hstack([paid, quality])
+    table = np.hstack(_along(sample, steps, kind))
     draws = bootstrap_means(table, sample.groups, resamples, seed)
     low, high = np.percentile(draws[:, len(thresholds) :], [2.5, 97.5], axis=0)
     rows = signature(sample, resamples, seed)
@@ -198,7 +207,7 @@ def path_curve(
         thresholds=thresholds,
         answered=np.stack([(chosen == stage).mean(axis=0) for stage in range(stages + 1)], axis=1),
         cost=point[0, : len(thresholds)],
-        cost_last=float(cost[:, -1].mean()),
+        cost_last=float(sample.cost(kind)[:, -1].mean()),
         quality=point[0, len(thresholds) :],
         low=low,
         high=high,

@@ -18,7 +18,7 @@ from featherweight.cascade.log import read_log
 from featherweight.cascade.open import RULE
 from featherweight.cascade.reader import Reader
 from featherweight.cascade.rule import DeferralRule, StageRule, alternatives
-from featherweight.cascade.rule_file import STAGE, read_stage, write_rule
+from featherweight.cascade.rule_file import EQUAL, STAGE, read_stage, write_rule
 from featherweight.cascade.sample import Cost, Sample, sample
 from featherweight.cascade.scores import Score, score_answers
 from featherweight.cascade.types import Log, Split
@@ -127,7 +127,7 @@ def _stages(log: Log) -> list[StageRule]:
             "the log's header does not say which models its stages are, so no rule could be kept "
             f"to them; {AGAIN}."
         )
-    found = []
+    found: list[StageRule] = []
     for number, (one, model) in enumerate(zip(facts, log.models, strict=True)):
         where = f"the log's header: stages[{number}]"
         if one.get("model", model) != model:
@@ -143,6 +143,9 @@ def _stages(log: Log) -> list[StageRule]:
             raise CascadeError(
                 f"{place}; write it as docs/cascade-log.md says, or {AGAIN}."
             ) from None
+        for what in ("decoding", "max_tokens"):
+            if found and getattr(stage, what) != getattr(found[0], what):
+                raise CascadeError(f"{where}.{what} differs from stage 0's; {EQUAL}, or {AGAIN}.")
         found.append(stage)
     return found
 
@@ -289,11 +292,9 @@ def made(
     if calibration.realised.deferral[-1].mean >= 1:
         few = len(about) == 2
         who = f"stage 0 ({log.models[0]})" if few else f"no stage but the last ({log.models[-1]})"
-        fresh = "; a promise of quality then needs fresh groups"
         raise CascadeError(
             f"{who} would answer {'none' if few else 'any'} of the {calibration.promise['n']} "
-            "questions in the calibrate split under this target; choose another target or score"
-            f"{fresh if calibration.promise['kind'] == 'quality' else ''}."
+            "questions in the calibrate split under this target; choose another target or score."
         )
     stages = []
     for number, one in enumerate(about):

@@ -7,6 +7,7 @@ until the first that fails (Angelopoulos et al. 2021, "Learn then test", fixed s
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featherweight.cascade.sample import COSTS, Cost, Sample, Stages
 from featherweight.cascade.types import Floats
@@ -29,10 +30,11 @@ def levels(scores: Floats, number: int) -> Floats:
 def path(fit: Sample, kind: Cost | None = None) -> Floats:
     """Thresholds [steps, stages - 1], each step trusting more than the one before.
 
-    +inf passes all answers of a stage on; that of all stages is not among them. With more than two
-    stages each step lowers the threshold for which the drop in quality per cost saved is least on
-    `fit`; of no `kind`, the first cost that the log knows. Raises `CascadeError` where it knows
-    none, or not this one.
+    +inf passes all answers of a stage on, so it need not be asked; that of all stages is not among
+    them. With more than two stages each step lowers the threshold for which the drop in quality per
+    cost saved is least on `fit`, and those that cost more there than one before (a stage more is
+    asked) are left out. The cost is `kind`, or the first that the log knows. Raises `CascadeError`
+    where it knows none, or not this one.
     """
     stages = fit.scores.shape[1]
     grid = [
@@ -43,8 +45,8 @@ def path(fit: Sample, kind: Cost | None = None) -> Floats:
     ]
     at = [0] * stages
     if stages > 1:
-        kind = kind or (*fit.known_costs(), COSTS[0])[0]
-        paid = np.cumsum(fit.cost(kind), axis=1)  # by the stage that answers
+        costs = fit.cost(kind or (*fit.known_costs(), COSTS[0])[0])
+        paid = np.cumsum(costs, axis=1)  # by the stage that answers
     found = []
 
     def now(position: list[int]) -> tuple[float, float]:
@@ -64,7 +66,28 @@ def path(fit: Sample, kind: Cost | None = None) -> Floats:
         found.append([grid[j][at[j]] for j in range(stages)])
         if len(moves) > 1:
             drop, spent = now(at)
-    return np.array(found)
+    steps = np.array(found)
+    if stages == 1:
+        return steps
+    means = spending(fit.scores, costs, steps).mean(axis=0)
+    return np.asarray(steps[means <= np.minimum.accumulate(means) * (1 + 1e-12)])
+
+
+def spending(
+    scores: Floats, costs: Floats, steps: Floats, asked: NDArray[np.bool_] | None = None
+) -> Floats:
+    """What each row costs at each of `steps` [k, stages - 1]: [n, k].
+
+    `costs` [n, stages] are those of asking. A stage costs where a row reaches it and it is among
+    the `asked` [k, stages - 1]: those whose threshold is below +inf.
+    """
+    asked = steps < math.inf if asked is None else asked
+    on = np.ones((len(scores), len(steps)), dtype=bool)
+    total = np.zeros(on.shape)
+    for stage in range(scores.shape[1]):
+        total += np.where(on & asked[:, stage], costs[:, stage, None], 0.0)
+        on &= scores[:, stage, None] < steps[:, stage]
+    return np.asarray(total + np.where(on, costs[:, -1, None], 0.0))
 
 
 def answered(scores: Floats, values: Floats) -> Stages:

@@ -8,6 +8,8 @@ from typing import Any
 
 from featherweight.errors import CascadeError
 
+AGAIN = "make the rule again with `featherweight cascade calibrate`"
+
 
 class Reader:
     """One JSON object and its place, such as `rule.json.stages[0].score.model`.
@@ -16,7 +18,7 @@ class Reader:
     `again` is what to do instead of correcting it.
     """
 
-    def __init__(self, data: object, where: str, again: str = "fit the rule again") -> None:
+    def __init__(self, data: object, where: str, again: str = AGAIN) -> None:
         self.where, self.again = where, again
         if not isinstance(data, dict):
             raise CascadeError(f"{where} is {_what(data)}, no object; correct the file or {again}.")

@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 import orjson
 
 from featherweight.cascade.learned import Learned
-from featherweight.cascade.reader import Reader
+from featherweight.cascade.reader import AGAIN, Reader
 from featherweight.cascade.rule import Decoding, DeferralRule, StageRule, alternatives
 from featherweight.cascade.scores import Score
 from featherweight.cascade.types import Metric, Threshold
@@ -28,7 +28,6 @@ STAGE = "model engine identity template_sha256 dtype decoding max_tokens top_log
 DTYPES = ("float32", "bfloat16")
 EQUAL = "one request goes to all, so make them equal"
 PROMISES = ("budget", "quality", "cost")
-AGAIN = "make the rule again with `featherweight cascade calibrate`"
 
 
 def write_rule(path: Path, rule: DeferralRule) -> None:

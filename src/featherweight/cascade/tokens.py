@@ -32,7 +32,7 @@ ALTERNATIVES = (
 PLAIN: dict[Stream, tuple[str, str]] = {  # what it is called, and how to get it
     "token_logprobs": (
         "log-probabilities",
-        "use an engine that gives them, or a stage without a confidence score",
+        "use an engine that gives them, or leave the stage out",
     ),
     "margins": ("margins", ALTERNATIVES),
     "entropies": ("entropies", ALTERNATIVES),
