@@ -172,9 +172,15 @@ def test_wrong_usage(teacher: str, texts: Path, tmp_path: Path) -> None:
     known = ("--calibrate", texts, "--output", tmp_path / "small")
     assert "'awq' is not known" in refused(2, teacher, *recipes("awq:bits=4"), *known)
     assert "bits=5 does not fit" in refused(2, teacher, *recipes("rtn:bits=5"), *known)
-    twice = refused(2, teacher, *recipes(RTN, CUT, RTN), *known)
-    assert twice == f"error: recipe {RTN} was given twice; give it once."
+    twice = refused(1, teacher, *recipes(RTN, CUT, RTN), *known)
+    assert twice == f"error: {RTN} is named twice; name each recipe once."
     assert "leave --length out" in refused(2, teacher, *recipes(CUT), *known, "--length", 32)
+    assert "leave --sequential and" in refused(2, teacher, *recipes(CUT), *known, "--shared")
+    unread = refused(2, teacher, *recipes(RTN), *known[2:], "--length", 32)
+    assert unread == "error: --length is of texts; add --calibrate, or leave it out."
+    assert "choose auto, fp32 or bf16" in refused(
+        1, teacher, *recipes(RTN), *known, "--dtype", "int8"
+    )
     assert "neither a task nor a file" in refused(
         2, teacher, *recipes(RTN), "--calibrate", "nothing", *known[2:]
     )
@@ -196,7 +202,7 @@ def test_what_cannot_be_done(teacher: str, texts: Path, tmp_path: Path) -> None:
         1, teacher, *recipes(GPTQ), "--limit", 1, *known
     )
     assert "9 layers cannot be kept of 6" in refused(1, teacher, *recipes("depth:layers=9"), *known)
-    assert "the nearest that fits is kv=2" in refused(1, teacher, *recipes("width:kv=4"), *known)
+    assert "the nearest is kv=1" in refused(1, teacher, *recipes("width:kv=4"), *known)
     assert "is a server" in refused(1, "openai:http://localhost:1/v1#m", *recipes(RTN), *known)
     assert "not empty" in refused(1, teacher, *recipes(RTN), "--output", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["texts.jsonl"]

@@ -54,6 +54,9 @@ def refused(code: int, *arguments: object) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = setting(tmp_path_factory.mktemp("cli"))
     save_tiny_whole(found / "whole")
+    rows = [json.loads(line) for line in (found / "rows.jsonl").read_text().splitlines()[:5]]
+    others = [row | {"target": f"Not that: {row['target']}"} for row in rows]
+    (found / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in others))
     return found
 
 
@@ -66,7 +69,7 @@ def asked(folder: Path, output: Path, *more: object) -> list[object]:
 
 
 def val(folder: Path) -> tuple[object, ...]:
-    return ("--val", folder / "rows.jsonl", "--val-limit", 5)
+    return ("--val", folder / "val.jsonl", "--val-limit", 5)
 
 
 def test_a_bank_is_made_and_told(folder: Path, tmp_path: Path) -> None:
@@ -123,8 +126,9 @@ def test_a_prefix_as_json(folder: Path, tmp_path: Path) -> None:
     result = call(*asked(folder, output, "--method", "prefix", *val(folder), "--json"))
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)
-    assert told == json.loads((output / "manifest.json").read_text())["result"]
-    assert told["steps"] == 2 and told["trained_parameters"] == 2 * 4 * 2 * 4 * 8
+    assert told == json.loads((output / "manifest.json").read_text())
+    assert told["method"] == "prefix" and told["m"] == 1 and told["n"] == 4
+    assert told["result"]["steps"] == 2 and told["parameters"] == 2 * 4 * 2 * 4 * 8
 
 
 def test_refusals(folder: Path, tmp_path: Path) -> None:
@@ -140,7 +144,7 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     assert "/nowhere" in refused(1, *ask, "--method", "neo", "--teacher", "hf:/nowhere")
     assert "is a file and has no part 'nothing'" in refused(2, *ask, *way, "--val", "nothing")
     data = ask[ask.index("--data") + 1]
-    assert "is what is learnt" in refused(2, *ask, *way, "--val", data)
+    assert "are learnt, where the best is who" in refused(1, *ask, *way, "--val", data)
     assert "does not read --split" in refused(2, *ask, *way, *val(folder), "--split", "val")
     for method, option in (("lora", "--prompts"), ("neo", "--prompt-tokens"), ("idp", "--rank")):
         line = refused(2, *ask, "--method", method, option, 3)

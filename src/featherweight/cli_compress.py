@@ -39,6 +39,7 @@ def compress(
         int | None,
         typer.Option(min=8, help="In sequences of so many: 1,024, or what the model holds."),
     ] = None,
+    dtype: Annotated[str, typer.Option(help="It reads in auto, fp32 or bf16.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the manifests.")] = False,
 ) -> None:
     """Make smaller copies of a model: quantised, sparse, or with parts cut out."""
@@ -52,10 +53,15 @@ def compress(
         fail(missing(error, "train"))
     with usage_errors():
         recipes = [parse_recipe(text) for text in recipe]
-        if twice := [text for text in recipe if recipe.count(text) > 1]:
-            raise CompressError(f"recipe {twice[0]} was given twice; give it once.")
-        if length is not None and all(one.structured for one in recipes):
-            raise CompressError("depth and width read whole texts; leave --length out.")
+        if all(one.structured for one in recipes):
+            if length is not None:
+                raise CompressError("depth and width read whole texts; leave --length out.")
+            if sequential is not None:
+                raise CompressError(
+                    "depth and width read the whole model; leave --sequential and --shared out."
+                )
+        if length is not None and calibrate is None:
+            raise CompressError("--length is of texts; add --calibrate, or leave it out.")
         texts = None if calibrate is None else read_texts(calibrate, data, split, limit)
     mode = None if sequential is None else "sequential" if sequential else "shared"
     with run_errors(STOPPED), work_progress() as progress:
@@ -67,6 +73,7 @@ def compress(
             mode=mode,  # type: ignore[arg-type]
             tokens=tokens,
             length=length,
+            dtype=dtype,
             progress=progress,
         )
     if json:

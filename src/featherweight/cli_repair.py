@@ -59,7 +59,6 @@ def repair(
     """Bring a compressed model back: soft prompts chosen for each input, LoRA, or SPP."""
     try:
         from featherweight.compress import read_texts
-        from featherweight.compress.calibrate import texts_sha256
         from featherweight.distill import Settings
         from featherweight.repair import repair as run
         from featherweight.show_repair import print_repaired, repair_progress
@@ -92,11 +91,6 @@ def repair(
             )
         elif val is not None:
             tests = read_texts(data, data_dir, val, val_limit)
-        if tests is not None and texts_sha256(tests.examples) == texts_sha256(learnt.examples):
-            raise DataError(
-                f"--val {val} is what is learnt, where the best is who knows it by heart; name "
-                "other rows."
-            )
     with run_errors(STOPPED), TrainView(console()) as view, repair_progress() as progress:
         found = run(
             model,

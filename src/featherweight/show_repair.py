@@ -24,9 +24,8 @@ def print_repaired(console: Console, found: Repaired) -> None:
     val = found.manifest.get("val")
     if val is not None:
         _losses(console, val, found.manifest.get("chosen"))
-    parameters = found.manifest.get("parameters")
     if "m" in found.manifest:
-        console.print(Text(f"{parameters:,} numbers added"))
+        console.print(Text(f"{found.manifest['parameters']:,} numbers added"))
     folder = printable(str(found.folder))
     console.print(Text(f"{folder} opens as hf:{folder}"), soft_wrap=True)
 

@@ -27,7 +27,7 @@ from trained_t5 import TrainedT5  # noqa: E402
 
 from featherweight.compress import Made, compress, parse_recipe  # noqa: E402
 from featherweight.compress.calibrate import Sample, logits  # noqa: E402
-from featherweight.engines import Request, load_engine  # noqa: E402
+from featherweight.engines import Request, hf_open, load_engine  # noqa: E402
 from featherweight.engines.hf_open import open_model  # noqa: E402
 from featherweight.engines.identity import identity  # noqa: E402
 from featherweight.engines.packed import FILE, read_packed  # noqa: E402
@@ -697,6 +697,34 @@ def test_a_recipe_that_fails_takes_no_other_along(shared: bool, tmp_path: Path) 
     assert not (tmp_path / "bad").exists()
 
 
+def test_it_goes_on_in_the_precision_that_it_began_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which one is faster is measured, and may come out otherwise in the middle."""
+    source, output = save_tiny("llama", tmp_path / "source"), tmp_path / "out"
+
+    def stop(what: str, done: int, of: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    for pays in (False, True):
+        for names in (SOME[:1], SOME[:2]):
+            how = {"dtype": "auto"}
+            monkeypatch.setattr(hf_open, "bf16_pays", lambda device, p=pays: (p, "measured"))
+            with pytest.raises(KeyboardInterrupt):
+                run(source, names, output, progress=stop, **how)
+            whole = [one.folder for one in run(source, names, tmp_path / "whole", **how)]
+            monkeypatch.setattr(hf_open, "bf16_pays", lambda device, p=pays: (not p, "measured"))
+            for _ in range(2):  # finished it is not made again either
+                made = run(source, names, output, **how)
+                for one, other in zip(made, whole, strict=True):
+                    assert contents(one.folder)[FILE] == contents(other)[FILE]
+                    wanted = "torch.bfloat16" if pays else "torch.float32"
+                    assert one.manifest["job"]["dtype"] == wanted
+            shutil.rmtree(output)
+            shutil.rmtree(tmp_path / "whole")
+
+
 def test_the_time_of_a_run_that_was_stopped_is_not_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -750,7 +778,7 @@ def test_all_recipes_are_checked_before_the_first(llama: Path, tmp_path: Path) -
     for recipes, how, wrong in (
         ([SOME[0], "gptq:bits=4,group=24"], {"mode": "sequential"}, "no multiple of 24"),
         (["depth:layers=3", "gptq:bits=4,group=24"], {}, "no multiple of 24"),
-        ([SOME[0], "width:kv=3"], {}, "nearest that fits is kv=2"),
+        ([SOME[0], "width:kv=3"], {}, "the nearest is kv=1"),
         ([SOME[0], "depth:layers=7"], {}, "7 layers cannot be kept"),
         (["depth:layers=3", SOME[0]], {"length": 9999}, "--length 9,999 is more"),
         ([SOME[0], SOME[1], SOME[0]], {}, "is named twice; name each recipe once"),
@@ -801,8 +829,8 @@ def refused(kind: type[FeatherweightError], call: Callable[[], Any], home: Path)
         ("rtn:bits=4,group=128", "groups that fit every layer are 16, 32."),
         ("joint:bits=4,group=24,sparsity=0.5", "groups that fit every layer are 16, 32."),
         ("width:kv=3", "kv=3 does not fit: llama here has 2 key-value groups"),
-        ("width:kv=3", "the nearest that fits is kv=2."),
-        ("width:ffn=100", "the nearest is ffn=128."),
+        ("width:kv=3", "the nearest is kv=1."),
+        ("width:ffn=100", "the nearest is ffn=64."),
         ("width:kv=1,ffn=1", "the nearest is ffn=64."),
         ("depth:layers=7", "7 layers cannot be kept of 6; keep 2 "),
     ],

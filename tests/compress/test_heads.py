@@ -140,12 +140,12 @@ def test_importance_is_the_length_of_what_heads_write(kind: str) -> None:
     ("hidden", "heads", "have", "kv", "nearest"),
     [
         (32, 4, 2, 0, 1),
-        (32, 4, 2, 3, 2),
+        (32, 4, 2, 3, 1),
         (32, 4, 2, -1, 1),
-        (72, 9, 3, 4, 3),
+        (72, 9, 3, 4, 2),
         (64, 8, 8, 3, 2),  # 64 by 3 heads does not go; of 2 and 4 the smaller
-        (64, 8, 8, 7, 8),
-        (96, 12, 4, 9, 4),
+        (64, 8, 8, 7, 4),
+        (96, 12, 4, 9, 2),
     ],
 )
 def test_groups_that_cannot_stay_are_refused_with_the_nearest_that_can(
@@ -159,6 +159,15 @@ def test_groups_that_cannot_stay_are_refused_with_the_nearest_that_can(
     with pytest.raises(CompressError, match=rf"^kv={kv} does not fit: .* is kv={nearest}\.$"):
         check_groups(model, kv)
     check_groups(model, nearest)
+
+
+def test_where_none_can_go_no_other_number_is_advised() -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=20, hidden_size=28, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1,
+    )  # fmt: skip
+    with pytest.raises(CompressError, match=r"kv=2 does not fit: .*; none can go; leave kv out\.$"):
+        check_groups(transformers.LlamaForCausalLM(config), 2)
 
 
 @pytest.mark.parametrize(

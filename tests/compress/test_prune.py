@@ -200,10 +200,10 @@ def test_other_work_is_left_alone(teachers: dict[str, Path], tmp_path: Path) -> 
         ({}, "nothing is to be cut"),
         ({"depth": 7}, "7 layers cannot be kept of 6"),
         ({"depth": 1}, "1 layers cannot be kept of 6"),
-        ({"ffn": 96}, "the nearest is ffn=128"),
-        ({"ffn": 256}, "the nearest is ffn=128"),
-        ({"kv": 3}, "the nearest that fits is kv=2"),
-        ({"depth": 3, "kv": 0}, "the nearest that fits is kv=1"),
+        ({"ffn": 96}, "the nearest is ffn=64"),
+        ({"ffn": 256}, "the nearest is ffn=64"),
+        ({"kv": 3}, "the nearest is kv=1"),
+        ({"depth": 3, "kv": 0}, "the nearest is kv=1"),
     ],
 )
 def test_cuts_that_cannot_be(

@@ -28,7 +28,7 @@ from featherweight.distill.student import open_base, trainable
 from featherweight.distill.teach import teach
 from featherweight.distill.train import _tokens_of, train
 from featherweight.distill.trainer import ObjectiveTrainer
-from featherweight.engines import Request, load_engine
+from featherweight.engines import Request, hf_open, load_engine
 from featherweight.engines.hf_bank import read_bank
 from featherweight.engines.hf_model import Model
 from featherweight.engines.hf_prompts import Encoded
@@ -251,6 +251,34 @@ def test_stopped_and_resumed_is_never_stopped(
         torch.testing.assert_close(other[key], value, rtol=0, atol=0)
     once_more = train(student(folder), task, tmp_path / "cut", settings=settings)
     assert once_more.result == again.result
+
+
+@pytest.mark.parametrize("pays", [False, True])
+def test_it_goes_on_in_the_precision_that_it_began_in(
+    folder: Path, task: Task, tmp_path: Path, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which one is faster is measured, and may come out otherwise in the middle."""
+    settings = Settings(tune="prompt", save_every=2, steps=5, **FAST | {"dtype": "auto"})
+    monkeypatch.setattr(hf_open, "bf16_pays", lambda device: (pays, "measured"))
+    train(student(folder), task, tmp_path / "whole", settings=settings)
+    step = ObjectiveTrainer.training_step
+
+    def die(self: Any, *rest: Any) -> Any:
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ObjectiveTrainer, "training_step", die)
+        train(student(folder), task, tmp_path / "cut", settings=settings)
+    monkeypatch.setattr(hf_open, "bf16_pays", lambda device: (not pays, "measured"))
+    heard: dict[str, Any] = {}
+    train(student(folder), task, tmp_path / "cut", settings=settings, tell=heard.__setitem__)
+    [precision] = [row[1:] for row in heard["plan"]["rows"] if row[0] == "precision"]
+    assert precision == ("bfloat16" if pays else "float32", "as the run began")
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    for key, value in one.items():
+        torch.testing.assert_close(other[key], value, rtol=0, atol=0)
 
 
 @pytest.fixture(scope="module")

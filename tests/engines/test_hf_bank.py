@@ -520,6 +520,19 @@ def test_an_identity_follows_the_prompts(base: Path, tmp_path: Path) -> None:
     assert other["weights"] == one["weights"] == chosen["weights"]
 
 
+def test_a_bank_whose_model_went_away_says_so(tmp_path: Path) -> None:
+    base = save_tiny_whole(tmp_path / "model")
+    bank = save_tiny_bank(tmp_path / "bank", base)
+    base.rename(tmp_path / "moved")
+    with pytest.raises(
+        EngineError, match=r"^the model of the prompt bank .*; put it back, or .*'base'"
+    ):
+        load_engine(f"hf:{bank}")
+    facts = json.loads((bank / "bank.json").read_text())
+    (bank / "bank.json").write_text(json.dumps(facts | {"base": str(tmp_path / "moved")}))
+    load_engine(f"hf:{bank}").close()
+
+
 def test_a_bank_is_read_as_it_was_written(base: Path, tmp_path: Path) -> None:
     selection = {"layer": 1, "tokens": "last", "first_key": False, "passes": 1}
     stored = read_bank("x", save_tiny_bank(tmp_path, base, usual=(1.0, 0.1, -3.25), **selection))

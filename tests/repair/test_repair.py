@@ -221,6 +221,20 @@ def test_parts_are_neighbours_and_nobody_shares_a_row() -> None:
         assert max(sizes) - min(sizes) <= 1 and min(sizes) > 0
 
 
+def test_learnt_rows_choose_nothing(spec: str, data: Task, val: Task, tmp_path: Path) -> None:
+    """Of a val that shares rows with what is learnt only the others count."""
+    mixed = replace(val, examples=(*data.examples[:3], *val.examples))
+    made = [
+        repair(spec, "prompts", data, tmp_path / name, val=one, count=2, settings=FAST)
+        for name, one in (("mixed", mixed), ("alone", val))
+    ]
+    assert made[0].manifest["val"] == made[1].manifest["val"]
+    for method in ("prompts", "prefix"):
+        with pytest.raises(RepairError, match="are learnt, where the best is who knows them"):
+            repair(spec, method, data, tmp_path / "o", val=replace(val, examples=data.examples[:4]))
+    assert not (tmp_path / "o").exists()
+
+
 # -- the rivals
 
 
@@ -232,13 +246,15 @@ def test_a_prefix_is_a_bank_of_one(spec: str, data: Task, val: Task, tmp_path: P
         "values": (1, 4, 2, PLACES, 8),
     }
     size = 2 * 4 * 2 * PLACES * 8
-    assert found.manifest["trained_parameters"] == size
+    assert found.manifest["result"]["trained_parameters"] == size
     written = json.loads((tmp_path / "manifest.json").read_text())
     assert (written["m"], written["n"], written["parameters"]) == (1, PLACES, size)
-    assert written["result"] == found.manifest
+    assert written == found.manifest and written["method"] == "prefix"
     again = repair(spec, "prefix", data, tmp_path, val=val, settings=FAST)
     assert again.manifest == found.manifest
-    assert loss_of(tmp_path, val) == pytest.approx(found.manifest["best_metric"], rel=1e-4)
+    assert loss_of(tmp_path, val) == pytest.approx(
+        found.manifest["result"]["best_metric"], rel=1e-4
+    )
 
 
 def test_lora_and_neo_on_packed_weights(spec: str, data: Task, val: Task, tmp_path: Path) -> None:
@@ -260,7 +276,7 @@ def test_lora_and_neo_on_packed_weights(spec: str, data: Task, val: Task, tmp_pa
             settings=settings,
         )
         assert (output / "adapter_config.json").is_file()
-        assert found.manifest["steps"] == 6
+        assert found.manifest["result"]["steps"] == 6
         results[method] = loss_of(output, data)
     assert results["lora"] < before and results["neo"] < before
     assert results["lora"] != pytest.approx(results["neo"], rel=1e-4)
@@ -357,8 +373,9 @@ def test_a_stopped_repair_may_become_another(
         other = replace(FAST, lr=0.01)
         repair(spec, "prompts", data, tmp_path, val=val, count=2, settings=other)
     monkeypatch.setattr(ObjectiveTrainer, "training_step", die)
-    found = repair(spec, "prompts", data, tmp_path, val=data, count=2, settings=FAST)
-    assert found.manifest["run"]["val"]["name"] == data.name and found.manifest["m"] == 1
+    other = replace(val, name="other", examples=val.examples[1:])
+    found = repair(spec, "prompts", data, tmp_path, val=other, count=2, settings=FAST)
+    assert found.manifest["run"]["val"]["name"] == "other" and found.manifest["m"] == 1
 
 
 # -- what is refused

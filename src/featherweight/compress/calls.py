@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from featherweight.compress.calibrate import Sample
 from featherweight.compress.structure import DECODER, ENCODER, stacks
 from featherweight.engines.hf_model import pad
-from featherweight.files import output_errors
+from featherweight.errors import OutputError
 
 IN_MEMORY = 512 * 2**20
 
@@ -179,12 +179,18 @@ class Space:
         if self._used <= IN_MEMORY:
             return values.to("cpu", self.dtype, copy=True)
         file = self._folder / secrets.token_hex(8)
-        with output_errors(file), file.open("wb") as handle:
-            # taken at once: a mapped file that finds no room later kills the process
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(handle.fileno(), 0, size)
-            else:
-                handle.truncate(size)
+        try:
+            with file.open("wb") as handle:
+                # taken at once: a mapped file that finds no room later kills the process
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(handle.fileno(), 0, size)
+                else:
+                    handle.truncate(size)
+        except OSError as error:
+            raise OutputError(
+                f"no room for {size / 2**20:,.0f} MiB of activations in {self._folder.parent} "
+                f"({error.strerror or error}); set TMPDIR to a folder that has room."
+            ) from None
         room = torch.from_file(str(file), shared=True, size=values.numel(), dtype=self.dtype)
         with suppress(OSError):  # mapped, it needs no name, and a killed run leaves none
             file.unlink()

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -32,7 +32,7 @@ from featherweight.compress.prune import CARRIED, MANIFEST, check_cut, made_with
 from featherweight.compress.recipe import Recipe
 from featherweight.compress.sequences import calibration, check_length
 from featherweight.compress.solvers import Inputs, check_mask, solve
-from featherweight.compress.store import Result, Store, forget, partial
+from featherweight.compress.store import JOB, Result, Store, forget, partial
 from featherweight.compress.structure import check_finite
 from featherweight.engines.dequantised import dequantised
 from featherweight.engines.hf_bank import is_bank
@@ -58,6 +58,7 @@ Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 TOKENS = 65_536
 COPIED = (*CARRIED, "generation_config.json")
+DTYPES = (torch.float32, torch.bfloat16)
 PROVED = 64  # tokens that the directory must answer as the model in memory does
 
 
@@ -118,6 +119,8 @@ def compress(
         "versions": made_with(),
     }
     folders = [output / recipe.text if len(recipes) > 1 else output for recipe in recipes]
+    if dtype == "auto":  # is measured, and may be measured otherwise the next time
+        job["dtype"] = _begun_in(job, folders) or job["dtype"]
     every = list(zip(recipes, folders, strict=True))
     left = [(recipe, folder) for recipe, folder in every if not _made(folder, recipe, job)]
     if left:  # what cannot be is said before the first one is made
@@ -128,8 +131,7 @@ def compress(
     groups = [[one] for one in every if one[0].structured]
     groups += [[one] for one in packed] if mode == "sequential" else [packed] if packed else []
     for group in groups:
-        name = group[0][1].name if len(group) == 1 else "shared"
-        unfinished = group[0][1].parent / f".{name}.partial"
+        unfinished = _unfinished(group[0][1], shared=len(group) > 1)
         names = [recipe.text for recipe, _ in group]
         if all(_made(folder, recipe, job) for recipe, folder in group):
             forget(unfinished, job, names)
@@ -144,6 +146,26 @@ def compress(
             else:
                 _compress(source, group, texts, job, device, store, progress)
     return [Made(folder, json.loads((folder / MANIFEST).read_bytes())) for folder in folders]
+
+
+def _unfinished(folder: Path, *, shared: bool) -> Path:
+    """Where the finished blocks of `folder`, or of it and its neighbours, are kept."""
+    return folder.parent / f".{'shared' if shared else folder.name}.partial"
+
+
+def _begun_in(job: Mapping[str, Any], folders: Sequence[Path]) -> str | None:
+    """The precision in which an earlier call of this job, stopped or not, computed."""
+    for folder in folders:
+        unfinished = [_unfinished(folder, shared=shared) / JOB for shared in (False, True)]
+        for file in (folder / MANIFEST, *unfinished):
+            try:
+                found = json.loads(file.read_bytes())["job"]
+                same = found | {"dtype": job["dtype"]} == job
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            if same and found["dtype"] in map(str, DTYPES):
+                return str(found["dtype"])
+    return None
 
 
 def _check_call(

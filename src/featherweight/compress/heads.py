@@ -103,11 +103,12 @@ def check_groups(model: Any, kv: int) -> None:
     )
     fits = [n for n in range(1, have + 1) if hidden % (n * heads // have) == 0]
     if kv not in fits:
-        nearest = min(fits, key=lambda n: (abs(n - kv), n))
+        fewer = [n for n in fits if n < have]
+        nearest = min(fewer, key=lambda n: (abs(n - kv), n), default=None)
+        advice = "none can go; leave kv out" if nearest is None else f"the nearest is kv={nearest}"
         raise CompressError(
             f"kv={kv} does not fit: {config.model_type} here has {have} key-value groups of "
-            f"{heads // have} heads, and a width of {hidden} that the heads must divide; the "
-            f"nearest that fits is kv={nearest}."
+            f"{heads // have} heads, and a width of {hidden} that the heads must divide; {advice}."
         )
 
 

@@ -95,7 +95,8 @@ def check_neurons(model: Any, ffn: int) -> None:
     [size] = sizes
     step = MULTIPLE if size % MULTIPLE == 0 else 1
     if ffn > size or ffn % step:
-        nearest = min(size, max(step, round(ffn / step) * step))
+        most = max(step, size - step)  # all of them would be no cut
+        nearest = min(most, max(step, round(ffn / step) * step))
         raise CompressError(
             f"ffn={ffn} does not fit: the MLPs here have {size} neurons, and multiples of {step} "
             f"can stay; the nearest is ffn={nearest}."

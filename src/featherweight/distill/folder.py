@@ -104,6 +104,16 @@ def begin(output: Path, run: Mapping[str, Any]) -> Mapping[str, Any] | None:
     )
 
 
+def begun_in(output: Path, dtype: str) -> str:
+    """The precision in which this run began; `dtype`, which is noted, where it begins now."""
+    manifest = orjson.loads((output / MANIFEST).read_bytes())
+    known = manifest.get("precision")
+    if known not in ("float32", "bfloat16"):
+        write_manifest(output, manifest | {"precision": dtype})
+        return dtype
+    return str(known)
+
+
 def write_manifest(output: Path, data: Mapping[str, Any]) -> None:
     """Replace the manifest; only the first process does."""
     if main_process():

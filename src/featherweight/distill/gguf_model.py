@@ -41,8 +41,8 @@ def check_llama(name: str, config: Any) -> None:
     kind = (getattr(config, "architectures", None) or [config.model_type])[0]
     if config.model_type != "llama" or kind not in ("LlamaForCausalLM", "llama"):
         raise EngineError(
-            f"{name} is a {kind}, but GGUF is written for LlamaForCausalLM only; "
-            "convert it with llama.cpp's own converter."
+            f"{name} is a {kind}, but GGUF is written for LlamaForCausalLM only; export it as "
+            "safetensors (`featherweight export`) and give that to llama.cpp's own converter."
         )
     rope, act = _rope(config), config.hidden_act
     if rope["rope_type"] not in ROPE_KINDS:

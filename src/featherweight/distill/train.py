@@ -112,6 +112,10 @@ def _train(
 ) -> Mapping[str, Any]:
     device = _device()
     machine = Machine(device, *choose_dtype(settings.dtype, device))
+    if settings.dtype == "auto":  # is measured, and may be measured otherwise the next time
+        measured = str(machine.dtype).removeprefix("torch.")
+        if (begun := folder.begun_in(output, measured)) != measured:
+            machine = Machine(device, getattr(torch, begun), "as the run began")
     # what is trained is float32: steps smaller than bfloat16's 8 bits would be lost
     full = derive(settings, 1, teacher is not None).tune == "full"
     model, tokenizer, base = open_base(student, torch.float32 if full else machine.dtype, device)

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging as hub_logging
 
-from featherweight.engines.hf_bank import Bank, Stored, is_bank, read_bank
+from featherweight.engines.hf_bank import BANK, Bank, Stored, is_bank, read_bank
 from featherweight.engines.packed import dense_state, is_packed
 from featherweight.errors import EngineError
 from featherweight.files import digest
@@ -204,7 +204,13 @@ def _load_bank(name: str, folder: Path, dtype: torch.dtype, device: str) -> tupl
 def bank_base(folder: Path, stored: Stored) -> tuple[str, Path]:
     """The base model that a bank names, and its directory."""
     near = folder / stored.base
-    return stored.base, near if near.is_dir() else model_folder(stored.base)
+    try:
+        return stored.base, near if near.is_dir() else model_folder(stored.base)
+    except EngineError as error:
+        raise EngineError(
+            f"the model of the prompt bank {folder} is not found ({str(error).rstrip('.')}); put "
+            f"it back, or correct 'base' in {folder / BANK}."
+        ) from None
 
 
 def adapter_base(name: str, folder: Path) -> tuple[str, Path]:

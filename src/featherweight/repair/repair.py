@@ -75,6 +75,7 @@ def repair(
 
     Of `prompts` and `idp`, prompt k of `count` learns the k-th part of the examples with seed
     `settings.seed` + k, in OUTPUT/prompts/K; `val` decides among them and how they are chosen.
+    Rows of `val` that are learnt are left out of it.
     `teacher`, where it is given, is distilled from (neo needs one). Raises `RepairError` for
     what does not fit together, and what `train` raises.
     """
@@ -85,18 +86,19 @@ def repair(
     if method == "lora" and teacher is not None:
         raise RepairError("lora learns from no teacher; leave --teacher out, or choose neo.")
     settings = settings or Settings()
+    val = val and _unlearnt(val, data)
     if method in ("lora", "neo", "prefix", "spp"):
         if method == "prefix" or method == "spp":
             own = replace(settings, tune=method)
         else:
             own = replace(settings, method=method)
         trained = train(spec, data, output, val=val, teacher=teacher, settings=own, tell=tell)
+        manifest = orjson.loads((output / MANIFEST).read_bytes()) | {"method": method}
         if method == "prefix":
-            bank = read_bank(str(output), output)
-            manifest = orjson.loads((output / MANIFEST).read_bytes()) | _told(bank)
-            raw = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
-            write_atomic(output / MANIFEST, raw + b"\n")
-        return Repaired(trained.folder, trained.result)
+            manifest |= _told(read_bank(str(output), output))
+        raw = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
+        write_atomic(output / MANIFEST, raw + b"\n")
+        return Repaired(trained.folder, manifest)
     if count < 1 or (method == "idp" and count < 2):
         raise RepairError(f"{method} cannot choose among {count} prompts; give it 2 or more.")
     if val is None and count > 1:
@@ -107,6 +109,21 @@ def repair(
             "below 2**32; give a lower --seed."
         )
     return _prompts(spec, method, data, output, val, teacher, count, settings, tell, progress)
+
+
+def _unlearnt(val: Task, data: Task) -> Task:
+    """`val` without what is learnt: there the best would be who knows it by heart.
+
+    Raises `RepairError` where nothing is left.
+    """
+    learnt = {orjson.dumps([one.prompt, one.target]) for one in data.examples}
+    kept = [one for one in val.examples if orjson.dumps([one.prompt, one.target]) not in learnt]
+    if val.examples and not kept:
+        raise RepairError(
+            f"all rows of --val ({val.name}) are learnt, where the best is who knows them by "
+            "heart; name other rows."
+        )
+    return replace(val, examples=tuple(kept))
 
 
 def _prompts(
