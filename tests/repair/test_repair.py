@@ -177,8 +177,11 @@ def test_running_text_is_chosen_for_by_its_beginning(spec: str, tmp_path: Path) 
         "text",
         tuple(Example(f"{i}", "", " ".join((WORDS[i:] + WORDS[:i]) * 14)) for i in range(4)),
     )
+    learnt = replace(
+        text, examples=tuple(Example(e.id, "", f"A {e.target}") for e in text.examples)
+    )
     long = replace(FAST, max_length=256)
-    found = repair(spec, "idp", text, tmp_path / "o", val=text, count=2, settings=long)
+    found = repair(spec, "idp", learnt, tmp_path / "o", val=text, count=2, settings=long)
     engine = load_engine(spec, dtype="fp32")
     assert isinstance(engine, TransformersEngine)
     reader = Reader(engine._opened().raw, engine._prompts._tokenizer, "m")
@@ -190,9 +193,9 @@ def test_running_text_is_chosen_for_by_its_beginning(spec: str, tmp_path: Path) 
     short = replace(text, examples=(Example("s", "", "too short"),))
     for method in ("prompts", "idp"):
         with pytest.raises(RepairError, match="no text of text is longer than the 128 tokens"):
-            repair(spec, method, text, tmp_path / "s", val=short, count=2, settings=FAST)  # type: ignore[arg-type]
+            repair(spec, method, learnt, tmp_path / "s", val=short, count=2, settings=FAST)  # type: ignore[arg-type]
         assert not (tmp_path / "s" / "prompts").exists()  # it is said before anything is learnt
-    again = repair(spec, "prompts", text, tmp_path / "s", val=text, count=2, settings=FAST)
+    again = repair(spec, "prompts", learnt, tmp_path / "s", val=text, count=2, settings=FAST)
     assert again.manifest["m"] == 1
 
 
@@ -465,16 +468,21 @@ def running(name: str, words: int) -> Task:
 
 
 def test_texts_too_short_to_choose_by_are_told_of_val_alone(spec: str, tmp_path: Path) -> None:
-    long, short = running("long", 200), running("short", 4)
+    long, other, short = running("long", 200), running("other", 199), running("short", 4)
     for data, val, settings, words in (
         (long, short, FAST, "no text of short is longer than the 128 tokens"),
         (
             long,
-            long,
+            other,
             replace(FAST, max_length=64),
-            "no text of long, cut at --max-length 64, is longer than",
+            "no text of other, cut at --max-length 64, is longer than",
         ),
-        (long, long, replace(FAST, prompt_tokens=300), "--prompt-tokens 300 leaves no room in hf:"),
+        (
+            long,
+            other,
+            replace(FAST, prompt_tokens=300),
+            "--prompt-tokens 300 leaves no room in hf:",
+        ),
     ):
         with pytest.raises(RepairError, match=words):
             repair(spec, "idp", data, tmp_path / "o", val=val, count=2, settings=settings)
