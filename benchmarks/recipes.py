@@ -1,12 +1,13 @@
 """Nine recipes from one pass beside one recipe: what the others add.
 
-usage: recipes.py --model DIR --data DIR [--tokens 65536] [--rounds 3]
+usage: recipes.py --model DIR --data DIR [--tokens 65536] [--rounds 3] [--dtype fp32|bf16]
        recipes.py --table FILE
 
-Shared mode on WikiText-2's validation text, in sequences of 1,024, bfloat16 forwards, groups of 64.
-`one` is the first of the nine alone. Each run is a process of its own, start and imports not
-counted; rounds are interleaved. CPU seconds; packing (codes, checks, hashes, files, the proof by
-opening again) is timed apart, within a block and at the end.
+Shared mode on WikiText-2's validation text, in sequences of 1,024, groups of 64, forwards in
+`--dtype` (bf16 where this processor is faster in it). `one` is the first of the nine alone. Each
+run is a process of its own, start and imports not counted; rounds are interleaved. CPU seconds;
+packing (codes, checks, hashes, files, the proof by opening again) is timed apart, within a block
+and at the end.
 """
 
 import argparse
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--tokens", type=int, default=65_536)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--one", choices=CASES, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -64,10 +66,12 @@ def compare(args: argparse.Namespace) -> list[dict]:
         for case in list(CASES)[:: 1 if number % 2 == 0 else -1]:
             command = [sys.executable, __file__, "--one", case, "--model", str(args.model)]
             command += ["--data", str(args.data), "--tokens", str(args.tokens)]
+            command += ["--dtype", args.dtype]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found[case].append(json.loads(done.stdout.splitlines()[-1]))
             print(case, found[case][-1], flush=True)
-    rows = [measure.machine(tokens=args.tokens, length=LENGTH, rounds=args.rounds, recipes=NINE)]
+    told = {"tokens": args.tokens, "length": LENGTH, "dtype": args.dtype, "rounds": args.rounds}
+    rows = [measure.machine(**told, recipes=NINE)]
     for case, times in found.items():
         ratios = [
             ours["solve_seconds"] / one["solve_seconds"]
@@ -108,7 +112,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
         began, wall = time.process_time(), time.perf_counter()
         compress(f"hf:{args.model}", [parse_recipe(text) for text in CASES[args.one]],
                  Path(folder) / "out", texts, mode="shared", tokens=args.tokens,
-                 length=LENGTH, dtype="bf16")  # fmt: skip
+                 length=LENGTH, dtype=args.dtype)  # fmt: skip
         used = time.process_time() - began
         return {
             "solve_seconds": used - packing[0],
