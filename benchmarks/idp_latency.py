@@ -1,6 +1,7 @@
 """What a choice among soft prompts costs: the prefill of one input, SmolLM2-135M.
 
-usage: idp_latency.py --model DIR [--prompts 4] [--rounds 9] [--threads 1] [--table FILE] [--json]
+usage: idp_latency.py --model DIR [--prompts 4] [--rounds 9] [--threads 1]
+       idp_latency.py --table FILE
 
 | impl | what it is |
 | --- | --- |
