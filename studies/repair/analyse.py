@@ -1,13 +1,13 @@
 """The table of the study: what IDP, its controls and its rivals score, on the same test questions.
 
-usage: analyse.py --data DIR --work FOLDER [--recipes R ...] [--seeds 0 1 2] [--json FILE]
+usage: analyse.py --data DIR [--recipes R ...] [--seeds 0 1 2] [--json FILE]
 
-Every row comes from log-probabilities that `run.py` stored for each single prompt: IDP takes those
-of the prompt that it chooses from the question (its output is that prompt's own, exactly), a random
-choice the mean over prompts of what each scores, the mean of log-probabilities averages them before
-it picks, the oracle takes the best. Accuracy is the mean over nine tasks, raw log-likelihood; a
-question's score is averaged over seeds first. Intervals: bootstrap over questions within tasks
-(not over seeds), 95 %. Differences to IDP are of the same questions.
+Every row comes from log-probabilities that `run.py` left in results/ for each single prompt: IDP
+takes those of the prompt that it chooses from the question (its output is that prompt's own,
+exactly), a random choice the mean over prompts of what each scores, the mean of log-probabilities
+averages them before it picks, the oracle takes the best. Accuracy is the mean over nine tasks, raw
+log-likelihood; a question's score is averaged over seeds first. Intervals: bootstrap over questions
+within tasks (not over seeds), 95 %. Differences to IDP are of the same questions.
 
 First it prints the smallest effect that so many questions can show.
 """
@@ -17,10 +17,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-import orjson
 import run
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
 from featherweight.tasks import load_task
 from featherweight.tasks.choice import SETS
@@ -36,7 +34,6 @@ Scores = dict[str, NDArray[np.float64]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--recipes", nargs="+", choices=run.RECIPES, default=run.RECIPES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--json", type=Path)
@@ -44,75 +41,62 @@ def main() -> None:
     answers = {task: gold(args.data, task) for task in SETS}
     found: dict[str, object] = {}
     for recipe in args.recipes:
-        rows = table(args, recipe, answers)
-        found[recipe] = report(recipe, rows, added(args, recipe))
+        rows = table(args.seeds, recipe, answers)
+        found[recipe] = report(recipe, rows, added(recipe, args.seeds[0]))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def gold(data: Path, task: str) -> dict[str, int]:
-    """By question, in the task's order, which choice is right."""
+def gold(data: Path, task: str) -> list[int]:
+    """Which choice is right, in the task's order."""
     examples = load_task(task, data, split="test").examples
-    return {example.id: example.choices.index(example.target or "") for example in examples}
+    return [example.choices.index(example.target or "") for example in examples]
 
 
-def table(
-    args: argparse.Namespace, recipe: str, answers: dict[str, dict[str, int]]
-) -> dict[str, Scores]:
+def table(seeds: list[int], recipe: str, answers: dict[str, list[int]]) -> dict[str, Scores]:
     """Each row's score of every question, averaged over seeds."""
 
-    def read(name: str, where: str = recipe) -> dict[str, list[list[float]]]:
-        folder = args.work / where / "scored" / name
-        return {task: logprobs(folder / task, list(answers[task])) for task in SETS}
-
     def one(name: str, where: str = recipe) -> Scores:
-        return right(read(name, where), answers)
+        return right(run.read(where, name)["logprobs"], answers)
 
-    rows = {
-        UNCOMPRESSED: one("uncompressed", run.RECIPES[0]),
-        "compressed": one("none"),
-    }
-    untrained = [read(f"untrained:{k}") for k in range(run.M)]
-    rows["untrained, oracle"] = best([right(each, answers) for each in untrained])
-    rows["untrained, random"] = mean([right(each, answers) for each in untrained])
+    rows = {UNCOMPRESSED: one(run.UNCOMPRESSED, ""), "compressed": one("none")}
+    untrained = [right(each, answers) for each in run.read(recipe, "untrained")["logprobs"]]
+    rows["untrained, oracle"] = best(untrained)
+    rows["untrained, random"] = mean(untrained)
     by_seed: dict[str, list[Scores]] = {}
-    for seed in args.seeds:
-        bank = args.work / recipe / f"idp-{seed}"
-        manifest = json.loads((bank / "manifest.json").read_text())
-        each = [read(f"idp-{seed}:{k}") for k in range(run.M)]
-        scores = [right(one, answers) for one in each]
-        won = run.winners(args.data, args.work, recipe, bank.name)
+    for seed in seeds:
+        bank = run.read(recipe, f"idp-{seed}")
+        scores = [right(each, answers) for each in bank["logprobs"]]
         chosen = {
-            task: np.array([scores[k][task][i] for i, k in enumerate(won[task])]) for task in SETS
+            task: np.array([scores[k][task][i] for i, k in enumerate(bank["won"][task])])
+            for task in SETS
         }
         for name, values in (
-            ("best single", scores[manifest["val"]["best"]]),
+            ("best single", scores[bank["val"]["best"]]),
             ("IDP", chosen),
             ("random choice", mean(scores)),
-            ("mean of log-probabilities", right(averaged(each), answers)),
+            ("mean of log-probabilities", right(averaged(bank["logprobs"]), answers)),
             ("oracle of m", best(scores)),
         ):
             by_seed.setdefault(name, []).append(values)
         for method in ("lora", "neo"):
-            for rank in sorted({1, run.best_rank(args.work, recipe, method)}):
-                name = f"{method}-{rank}-{seed}"
-                by_seed.setdefault(f"{method}, rank {rank}", []).append(one(name))
+            for rank in run.ranks(recipe, method):
+                name = f"{method}, rank {rank}"
+                by_seed.setdefault(name, []).append(one(f"{method}-{rank}-{seed}"))
     return rows | {name: mean(values) for name, values in by_seed.items()}
 
 
-def added(args: argparse.Namespace, recipe: str) -> dict[str, int]:
+def added(recipe: str, seed: int) -> dict[str, int]:
     """Numbers that a row adds to the compressed model."""
-    bank = args.work / recipe / f"idp-{args.seeds[0]}"
-    every = int(json.loads((bank / "manifest.json").read_text())["parameters"])
+    every = int(run.read(recipe, f"idp-{seed}")["parameters"])
     found = {"compressed": 0, "best single": every // run.M}
     for name in ("IDP", "random choice", "mean of log-probabilities", "oracle of m"):
         found[name] = every
     found |= {"untrained, oracle": every, "untrained, random": every}
     for method in ("lora", "neo"):
-        for rank in sorted({1, run.best_rank(args.work, recipe, method)}):
-            file = args.work / recipe / f"{method}-{rank}-{args.seeds[0]}"
-            tensors = load_file(file / "adapter_model.safetensors").values()
-            found[f"{method}, rank {rank}"] = sum(tensor.size for tensor in tensors)
+        for rank in run.ranks(recipe, method):
+            parameters = run.read(recipe, f"{method}-{rank}-{seed}")["parameters"]
+            found[f"{method}, rank {rank}"] = parameters
     return found
 
 
@@ -134,21 +118,11 @@ def latency(row: str) -> str:
     return f"{times[name]['ratio_to_single']:.2f}" if name in times else ""
 
 
-def logprobs(folder: Path, ids: list[str]) -> list[list[float]]:
-    """Of every question's choices, in the task's order."""
-    lines = (folder / "predictions.jsonl").read_bytes().splitlines()
-    rows = {row["id"]: row["logprobs"] for row in map(orjson.loads, lines)}
-    return [rows[name] for name in ids]
-
-
-def right(found: dict[str, list[list[float]]], answers: dict[str, dict[str, int]]) -> Scores:
+def right(found: dict[str, list[list[float]]], answers: dict[str, list[int]]) -> Scores:
     """1.0 where the likeliest choice is the right one."""
     return {
         task: np.array(
-            [
-                float(np.argmax(row) == gold)
-                for row, gold in zip(rows, answers[task].values(), strict=True)
-            ]
+            [float(np.argmax(row) == gold) for row, gold in zip(rows, answers[task], strict=True)]
         )
         for task, rows in found.items()
     }

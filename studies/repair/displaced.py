@@ -60,8 +60,8 @@ def arms(args: argparse.Namespace, recipe: str) -> dict[str, Found]:
     """Each arm's cosines; the texts are the same for all."""
     place = args.work / recipe
     bank = f"idp-{args.seed}"
-    best = json.loads((place / bank / "manifest.json").read_text())["val"]["best"]
-    rank = run.best_rank(args.work, recipe, "lora")
+    best = run.read(recipe, bank)["val"]["best"]
+    rank = run.ranks(recipe, "lora")[-1]
     folders = {
         "compressed": run.model(args.work, recipe),
         "+ best single prompt": run.single(args.work, recipe, bank, best),

@@ -1,9 +1,10 @@
 """How fast prompts and LoRA learn best: loss on val, one recipe, seed 0, the mixed part.
 
-usage: rates.py --data DIR --work FOLDER [--json FILE]
+usage: rates.py --data DIR --work FOLDER [--only prompts|lora]
 
 After `run.py --only compress`. The rate with the least loss becomes that of `LR` in run.py, for
-all prompts and for LoRA and NEO alike. What was stopped goes on.
+all prompts and for LoRA and NEO alike. Writes rates.json beside this file; what it holds is not
+made again, what was stopped goes on.
 """
 
 import argparse
@@ -14,10 +15,12 @@ from pathlib import Path
 import mix
 import run
 
+from featherweight.files import write_atomic
 from featherweight.repair import repair
 
-TRIED = {"prompts": (3e-3, 1e-2, 3e-2), "lora": (1e-4, 3e-4, 1e-3)}
+TRIED = {"prompts": (3e-3, 1e-2, 3e-2, 1e-1), "lora": (1e-4, 3e-4, 1e-3)}
 RANK = 8
+FILE = Path(__file__).with_name("rates.json")
 RECIPE = run.RECIPES[0]
 
 
@@ -25,11 +28,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", nargs="+", choices=TRIED, default=TRIED)
     args = parser.parse_args()
-    rows = []
-    for method, rates in TRIED.items():
-        for lr in rates:
+    rows = json.loads(FILE.read_text()) if FILE.exists() else []
+    for method in args.only:
+        for lr in TRIED[method]:
+            if any(row["method"] == method and row["lr"] == lr for row in rows):
+                continue
             output = args.work / RECIPE / f"rates-{method}-{lr:g}"
             settings = replace(run.HOW, lr=lr, rank=RANK if method == "lora" else None)
             val = mix.val(args.data) if method == "prompts" else None
@@ -38,8 +43,8 @@ def main() -> None:
             loss = found.manifest["val"]["each"][0] if val else run.val_loss(args.data, output)
             rows.append({"recipe": RECIPE, "method": method, "lr": lr, "val": loss})
             print(rows[-1], flush=True)
-    if args.json:
-        args.json.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+            lines = ",\n".join(map(json.dumps, rows))
+            write_atomic(FILE, f"[\n{lines}\n]\n")
 
 
 if __name__ == "__main__":

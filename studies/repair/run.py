@@ -1,27 +1,31 @@
-"""Does a prompt chosen for each input repair a compressed model? Trains all that is compared.
+"""Does a prompt chosen for each input repair a compressed model? Trains and scores all of it.
 
 usage: run.py --data DIR --work FOLDER [--recipes R ...] [--seeds 0 1 2] [--only STEP ...]
 
 1. cache: what the uncompressed model makes of the last part (hidden states), for neo.
 2. compress: two recipes with real damage, from the embedded model.
-3. idp: four prompts of 20 each learn their part (mix.py), the bank chooses as is best on val.
-4. lora, neo: the last part alone; rank of {1, 8, 32} by val at seed 0, rank 1 kept beside it.
-5. score: every single prompt, trained and untrained, every adapter, the compressed and the
-   uncompressed model on the nine tasks' test splits, by `analyse.py` joined to what IDP, a random
-   choice, the mean of log-probabilities and the oracle would have picked.
+3. plain: the uncompressed and the compressed model, and untrained prompts.
+4. idp: four prompts of 20 each learn their part (mix.py), the bank chooses as is best on val.
+5. lora, neo: the last part alone; rank of {1, 8, 32} by val at seed 0, rank 1 kept beside it.
 
-A stopped run goes on; each training and each scoring is a process of its own.
+What is trained is scored at once: log-probabilities of every choice of the nine tasks' test
+splits, by every single prompt and every adapter. They go to results/RECIPE/NAME.json, from which
+`analyse.py` joins what IDP, a random choice, the mean of log-probabilities and the oracle pick.
+
+What is in results/ is not made again; a stopped run goes on, and each job is a process of its own.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mix
+import orjson
 import torch
+from safetensors.torch import load_file
 
 from featherweight.compress import compress, parse_recipe
 from featherweight.distill import Settings, teach
@@ -44,11 +48,14 @@ BASE = "smollm2-135m"
 RECIPES = ("gptq:bits=3", "sparsegpt:sparsity=0.6")
 M, N = 4, 20
 RANKS = (1, 8, 32)
+LR = {"prompts": 3e-2, "lora": 3e-4}  # of rates.py, on val
 LONGEST = 768
 # no piece is cut: 100 steps of 8 are 200,000 tokens of each part
 HOW = Settings(batch=8, micro_batch=8, max_length=LONGEST, steps=100, prompt_tokens=N,
                save_every=25)  # fmt: skip
-STEPS = ("cache", "compress", "idp", "lora", "neo", "score")
+STEPS = ("cache", "compress", "plain", "idp", "lora", "neo")
+RESULTS = Path(__file__).parent / "results"
+UNCOMPRESSED = "uncompressed"
 
 
 def main() -> None:
@@ -60,9 +67,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    jobs = {"plain": plain, "idp": idp, "lora": adapters, "neo": adapters}
     if args.one:
-        step, recipe, name = args.one
-        {"idp": idp, "adapter": adapter, "score": score}[step](args.data, args.work, recipe, name)
+        step, recipe, seed = args.one
+        jobs[step](args.data, args.work, recipe, step, int(seed))
         return
     if "cache" in args.only:
         teach(BASE, mix.mixed(args.data), args.work / "cache", keep="hidden", max_length=LONGEST)
@@ -72,50 +80,96 @@ def main() -> None:
                      calibration(args.data))  # fmt: skip
     for seed in args.seeds:
         for recipe in args.recipes:
-            jobs = [("idp", str(seed))] if "idp" in args.only else []
-            for method in ("lora", "neo"):
-                if method in args.only:
-                    few = RANKS if seed == 0 else (1, best_rank(args.work, recipe, method))
-                    jobs += [("adapter", f"{method}-{rank}-{seed}") for rank in sorted({*few})]
-            for step, name in jobs:
-                apart(args, step, recipe, name)
-    if "score" in args.only:
-        for recipe in args.recipes:
-            untrained(args.data, args.work, recipe)
-            for name in scored_names(args.work, recipe, args.seeds):
-                apart(args, "score", recipe, name)
-        apart(args, "score", RECIPES[0], "uncompressed")
-
-
-def apart(args: argparse.Namespace, step: str, recipe: str, name: str) -> None:
-    again = [sys.executable, __file__, "--data", args.data, "--work", args.work]
-    subprocess.run([*again, "--one", step, recipe, name], check=True)
+            for step in jobs:
+                if step in args.only and not (step == "plain" and seed != args.seeds[0]):
+                    again = [sys.executable, __file__, "--data", args.data, "--work", args.work]
+                    subprocess.run([*again, "--one", step, recipe, str(seed)], check=True)
 
 
 def model(work: Path, recipe: str) -> Path:
     return work / recipe / "model"
 
 
-def idp(data: Path, work: Path, recipe: str, name: str) -> None:
-    settings = replace(HOW, seed=10 * int(name))
-    output = work / recipe / f"idp-{name}"
-    found = repair(f"hf:{model(work, recipe)}", "idp", mix.learnt(data), output,
-                   val=mix.val(data), count=M, settings=settings)  # fmt: skip
-    print(recipe, name, found.manifest["val"]["each"], found.manifest["val"]["ways"][0], flush=True)
+def kept(recipe: str, name: str) -> Path:
+    return RESULTS / recipe / f"{name}.json"
 
 
-def adapter(data: Path, work: Path, recipe: str, name: str) -> None:
+def read(recipe: str, name: str) -> dict[str, Any]:
+    """What is known of it by now; {} of what has not begun."""
+    path = kept(recipe, name)
+    return dict(orjson.loads(path.read_bytes())) if path.exists() else {}
+
+
+def keep(recipe: str, name: str, facts: dict[str, Any]) -> None:
+    """A line for every fact."""
+    path = kept(recipe, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f'"{key}": {orjson.dumps(value).decode()}' for key, value in facts.items()]
+    write_atomic(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+
+
+def plain(data: Path, work: Path, recipe: str, step: str, seed: int) -> None:
+    """The uncompressed and the compressed model, and prompts that nobody trained."""
+    if recipe == RECIPES[0] and not read("", UNCOMPRESSED):
+        spec = f"hf:{dequantised(BASE)}"
+        keep("", UNCOMPRESSED, {"logprobs": logprobs(data, spec, work / UNCOMPRESSED)})
+    if not read(recipe, "none"):
+        keep(recipe, "none", compressed(work, recipe)
+             | {"logprobs": logprobs(data, f"hf:{model(work, recipe)}",
+                                     work / recipe / "scored" / "none")})  # fmt: skip
+    if not read(recipe, "untrained"):
+        untrained(data, work, recipe)
+        keep(recipe, "untrained", compressed(work, recipe)
+             | {"logprobs": each(data, work, recipe, "untrained")})  # fmt: skip
+
+
+def idp(data: Path, work: Path, recipe: str, step: str, seed: int) -> None:
+    name = f"idp-{seed}"
+    if read(recipe, name):
+        return
+    settings = replace(HOW, lr=LR["prompts"], seed=10 * seed)
+    found = repair(f"hf:{model(work, recipe)}", "idp", mix.learnt(data), work / recipe / name,
+                   val=mix.val(data), count=M, settings=settings).manifest  # fmt: skip
+    print(recipe, name, found["val"]["each"], found["val"]["ways"][0], flush=True)
+    facts = {key: found[key] for key in ("parameters", "val", "chosen")}
+    won = winners(data, work, recipe, name)
+    keep(recipe, name, compressed(work, recipe) | facts
+         | {"won": won, "logprobs": each(data, work, recipe, name)})  # fmt: skip
+
+
+def adapters(data: Path, work: Path, recipe: str, method: str, seed: int) -> None:
+    """All ranks at seed 0, of which val chooses; rank 1 and that one are scored."""
+    for rank in RANKS if seed == 0 else ranks(recipe, method):
+        name = f"{method}-{rank}-{seed}"
+        if not read(recipe, name):
+            keep(recipe, name, compressed(work, recipe) | adapter(data, work, recipe, name))
+    for rank in ranks(recipe, method):
+        name = f"{method}-{rank}-{seed}"
+        facts = read(recipe, name)
+        if "logprobs" not in facts:
+            adapter(data, work, recipe, name)  # there already, or lost with its folder
+            scored = work / recipe / "scored" / name
+            facts["logprobs"] = logprobs(data, f"hf:{work / recipe / name}", scored)
+            keep(recipe, name, facts)
+
+
+def adapter(data: Path, work: Path, recipe: str, name: str) -> dict[str, Any]:
+    """Trained; its loss on val and how many numbers it adds."""
     method, rank, seed = name.split("-")
     output = work / recipe / name
-    settings = replace(HOW, rank=int(rank), seed=10 * int(seed))
+    settings = replace(HOW, lr=LR["lora"], rank=int(rank), seed=10 * int(seed))
     teacher = str(work / "cache") if method == "neo" else None
     repair(f"hf:{model(work, recipe)}", method, mix.mixed(data), output,
            teacher=teacher, settings=settings)  # fmt: skip
-    target = work / recipe / f"{name}.val.json"
-    if not target.exists():
-        loss = val_loss(data, output)
-        write_atomic(target, json.dumps({"val": loss}))
-        print(recipe, name, loss, flush=True)
+    tensors = load_file(output / "adapter_model.safetensors").values()
+    loss = val_loss(data, output)
+    print(recipe, name, loss, flush=True)
+    return {"val": loss, "parameters": sum(tensor.numel() for tensor in tensors)}
+
+
+def compressed(work: Path, recipe: str) -> dict[str, Any]:
+    """Which weights were repaired: another machine's may differ in their last bits."""
+    return {"weights": digest(model(work, recipe).glob(WEIGHTS))}
 
 
 def val_loss(data: Path, folder: Path) -> float:
@@ -126,14 +180,10 @@ def val_loss(data: Path, folder: Path) -> float:
     return float(measured.bare.sum() / measured.tokens.sum())
 
 
-def best_rank(work: Path, recipe: str, method: str) -> int:
-    """By loss on val, seed 0."""
-
-    def loss(rank: int) -> float:
-        file = work / recipe / f"{method}-{rank}-0.val.json"
-        return float(json.loads(file.read_text())["val"])
-
-    return min(RANKS, key=loss)
+def ranks(recipe: str, method: str) -> list[int]:
+    """1 and the best by loss on val, seed 0."""
+    best = min(RANKS, key=lambda rank: float(read(recipe, f"{method}-{rank}-0")["val"]))
+    return sorted({1, best})
 
 
 def untrained(data: Path, work: Path, recipe: str) -> None:
@@ -159,37 +209,30 @@ def untrained(data: Path, work: Path, recipe: str) -> None:
         save_bank(stored, temporary)
 
 
-def scored_names(work: Path, recipe: str, seeds: list[int]) -> list[str]:
-    names = ["none", *(f"untrained:{k}" for k in range(M))]
-    for seed in seeds:
-        names += [f"idp-{seed}:{k}" for k in range(M)]
-        for method in ("lora", "neo"):
-            names += [f"{method}-{r}-{seed}" for r in sorted({1, best_rank(work, recipe, method)})]
-    return names
+def each(data: Path, work: Path, recipe: str, bank: str) -> list[dict[str, Any]]:
+    """Log-probabilities behind each prompt of a bank alone."""
+    return [
+        logprobs(
+            data, f"hf:{single(work, recipe, bank, k)}", work / recipe / "scored" / f"{bank}-{k}"
+        )
+        for k in range(M)
+    ]
 
 
-def score(data: Path, work: Path, recipe: str, name: str) -> None:
-    """The nine tasks' test splits behind one single prompt, with one adapter, or with nothing."""
-    results = work / recipe / "scored" / name
-    if (results / "done").exists():
-        return
-    bank, _, k = name.partition(":")
-    if name == "uncompressed":
-        spec = f"hf:{dequantised(BASE)}"
-    elif name == "none":
-        spec = f"hf:{model(work, recipe)}"
-    elif not k:
-        spec = f"hf:{work / recipe / name}"
-    else:
-        spec = f"hf:{single(work, recipe, bank, int(k))}"
+def logprobs(data: Path, spec: str, folder: Path) -> dict[str, list[list[float]]]:
+    """Of every choice of the nine tasks' test questions, in the tasks' order."""
     engine = load_engine(spec)
-    for task_name in SETS:
-        task = load_task(task_name, data, split="test")
-        report = evaluate(task, engine, spec, results / task_name)
+    found = {}
+    for name in SETS:
+        task = load_task(name, data, split="test")
+        report = evaluate(task, engine, spec, folder / name)
         accuracy = next(iter(report.results.metrics.values()))
-        print(recipe, name, task_name, round(accuracy.mean, 2), flush=True)
+        print(folder.parent.parent.name, folder.name, name, round(accuracy.mean, 2), flush=True)
+        lines = (folder / name / "predictions.jsonl").read_bytes().splitlines()
+        rows = {row["id"]: row["logprobs"] for row in map(orjson.loads, lines)}
+        found[name] = [[round(value, 4) for value in rows[one.id]] for one in task.examples]
     engine.close()
-    (results / "done").touch()
+    return found
 
 
 def single(work: Path, recipe: str, bank: str, k: int) -> Path:
