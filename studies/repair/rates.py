@@ -18,7 +18,7 @@ import run
 from featherweight.files import write_atomic
 from featherweight.repair import repair
 
-TRIED = {"prompts": (3e-3, 1e-2, 3e-2, 1e-1), "lora": (1e-4, 3e-4, 1e-3)}
+TRIED = {"prompts": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1), "lora": (1e-4, 3e-4, 1e-3)}
 RANK = 8
 FILE = Path(__file__).with_name("rates.json")
 RECIPE = run.RECIPES[0]

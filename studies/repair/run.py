@@ -48,7 +48,7 @@ BASE = "smollm2-135m"
 RECIPES = ("gptq:bits=3", "sparsegpt:sparsity=0.6")
 M, N = 4, 20
 RANKS = (1, 8, 32)
-LR = {"prompts": 3e-2, "lora": 3e-4}  # of rates.py, on val
+LR = {"prompts": 1e-1, "lora": 3e-4}  # of rates.py, on val
 LONGEST = 768
 # no piece is cut: 100 steps of 8 are 200,000 tokens of each part
 HOW = Settings(batch=8, micro_batch=8, max_length=LONGEST, steps=100, prompt_tokens=N,
