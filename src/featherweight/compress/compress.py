@@ -562,7 +562,8 @@ def _solved(
         check_mask(recipe, name, one)
         packed = pack(one, recipe.bits, recipe.group, values)
         dense = packed.dense().to(one.weight.device)
-        if not (one.weight.isfinite().all() and dense.isfinite().all()):
+        ends = (*one.weight.aminmax(), *dense.aminmax())  # NaN where there is one
+        if not all(end.isfinite() for end in ends):
             raise CompressError(
                 f"{name}: {recipe.text} leaves the range of its numbers; look for weights or "
                 "inputs that are too large."

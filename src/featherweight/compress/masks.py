@@ -31,21 +31,31 @@ def smallest_of_rows(scores: Tensor, sparsity: float) -> Tensor:
     """Mask without each row's smallest; rows lose one more or less so that the total is exact."""
     rows, columns = scores.shape
     base, extra = divmod(count(rows * columns, sparsity), rows)
-    order = scores.argsort(dim=1, stable=True)
-    numbers = torch.full((rows, 1), base, device=scores.device)
-    numbers[:extra] += 1
-    mask = torch.empty_like(scores, dtype=torch.bool)
-    places = torch.arange(columns, device=scores.device)
-    return mask.scatter_(1, order, places >= numbers)
+    parts = ((scores[:extra], base + 1), (scores[extra:], base))
+    return torch.cat([_smallest_of_each(part, number) for part, number in parts])
+
+
+def _smallest_of_each(scores: Tensor, number: int) -> Tensor:
+    """Mask without the `number` smallest of every row; among equal ones the first go."""
+    if not (number and len(scores)):
+        return torch.ones_like(scores, dtype=torch.bool)
+    limit = scores.kthvalue(number, dim=1, keepdim=True).values
+    gone = scores <= limit
+    for row in (gone.sum(1) > number).nonzero()[:, 0].tolist():
+        gone[row] = ~smallest(scores[row], number)
+    return ~gone
 
 
 def smallest_of_neighbours(scores: Tensor, pattern: tuple[int, int]) -> Tensor:
     """Mask without the `pattern[0]` smallest of every `pattern[1]` neighbours of a row."""
     zeros, of = pattern
     grouped = scores.reshape(scores.shape[0], -1, of)
-    order = grouped.argsort(dim=2, stable=True)
-    mask = torch.ones_like(grouped, dtype=torch.bool)
-    return mask.scatter_(2, order[..., :zeros], False).view(scores.shape)
+    before = torch.zeros_like(grouped, dtype=torch.int8)  # how many of its neighbours go first
+    for place in range(of):
+        one = grouped[..., place, None]
+        before[..., :place] += one < grouped[..., :place]
+        before[..., place + 1 :] += one <= grouped[..., place + 1 :]
+    return (before >= zeros).reshape(scores.shape)
 
 
 def choose(scores: Tensor, sparsity: float | None, pattern: tuple[int, int] | None) -> Tensor:

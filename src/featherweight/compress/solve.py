@@ -139,7 +139,9 @@ def sweep(
     group = group or columns
     by = order(hessian) if actorder else torch.arange(columns, device=weight.device)
     at = by.tolist()
-    left = weight[:, by].t().contiguous()  # [C, R]: a column's weights lie side by side
+    ordered = weight[:, by] if actorder else weight
+    # [C, R]: a column's weights lie side by side
+    left = ordered.t().clone(memory_format=torch.contiguous_format)
     block, sub = _blocks(columns, group, bits, pattern)
     diagonal = factor.diagonal()[:, None]
     done = torch.empty_like(left)

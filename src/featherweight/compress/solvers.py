@@ -142,16 +142,17 @@ def check_mask(recipe: Recipe, name: str, found: Swept) -> None:
     if found.mask is None:
         return
     total = found.mask.numel()
+    gone = total - int(found.mask.count_nonzero())
     if recipe.pattern is not None:
         zeros, of = recipe.pattern
-        exact = bool(((~found.mask).view(-1, of).sum(1) == zeros).all())
+        exact = bool((found.mask.view(-1, of).count_nonzero(1) == of - zeros).all())
         wanted = total // of * zeros
     else:
         assert recipe.sparsity is not None
         wanted = masks.count(total, recipe.sparsity)
-        exact = int((~found.mask).sum()) == wanted
-    if not exact or bool(found.weight[~found.mask].any()):
+        exact = gone == wanted
+    if not exact or bool(((found.weight != 0) & ~found.mask).any()):
         raise CompressError(
-            f"{name}: {recipe.text} left {int((~found.mask).sum())} zeros where {wanted} belong; "
+            f"{name}: {recipe.text} left {gone} zeros where {wanted} belong; "
             "this is a fault of featherweight's, please report it."
         )
