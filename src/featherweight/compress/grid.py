@@ -29,9 +29,11 @@ def fit(weights: Tensor, bits: int, symmetric: bool = False) -> tuple[Tensor, Te
     return scale, (-low / scale).round_().clamp_(0, top)
 
 
-def encode(weights: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+def encode(
+    weights: Tensor, scale: Tensor, zero: Tensor, bits: int, out: Tensor | None = None
+) -> Tensor:
     """The nearest codes, whole numbers in float32; scale and zero broadcast against weights."""
-    return (weights / scale).round_().add_(zero).clamp_(0, 2**bits - 1)
+    return torch.div(weights, scale, out=out).round_().add_(zero).clamp_(0, 2**bits - 1)
 
 
 def rtn(

@@ -144,6 +144,7 @@ def sweep(
     left = ordered.t().clone(memory_format=torch.contiguous_format)
     block, sub = _blocks(columns, group, bits, pattern)
     diagonal = factor.diagonal()[:, None]
+    along = diagonal[:, 0].tolist()
     done = torch.empty_like(left)
     mask = torch.ones_like(left, dtype=torch.bool) if sparsity or pattern else None
     codes = scales = zeros = None
@@ -179,18 +180,19 @@ def sweep(
                     if mask is not None:
                         span = span * mask[i : i + group]
                     scales[i // group], zeros[i // group] = grid.fit(span.t(), bits, symmetric)
-                wanted = left[i]
-                kept = wanted if mask is None else wanted * mask[i]
+                wanted, kept, error = left[i], done[i], errors[i - start]
+                if mask is None:
+                    kept.copy_(wanted)
+                else:
+                    torch.mul(wanted, mask[i], out=kept)
                 if bits:
                     assert codes is not None and scales is not None and zeros is not None
-                    its = at[i] // group
-                    codes[i] = grid.encode(kept, scales[its], zeros[its], bits)
-                    kept = (codes[i] - zeros[its]).mul_(scales[its])
+                    code, scale, zero = codes[i], scales[at[i] // group], zeros[at[i] // group]
+                    grid.encode(kept, scale, zero, bits, out=code)
+                    torch.sub(code, zero, out=kept).mul_(scale)
                     if mask is not None:
                         kept.mul_(mask[i])
-                done[i] = kept
-                error = errors[i - start]
-                torch.sub(wanted, kept, out=error).div_(factor[i, i])
+                torch.sub(wanted, kept, out=error).div_(along[i])
                 if i + 1 < last:
                     left[i + 1 : last].addr_(factor[i, i + 1 : last], error, alpha=-1)
             if last < end:
@@ -233,5 +235,15 @@ def _blocks(
 
 
 def output_change(difference: Tensor, hessian: Tensor) -> float:
-    """Mean square of what a layer's outputs change by: tr(D H D^T), D = W - Q [R, C]."""
-    return float(((difference @ hessian) * difference).sum(dtype=torch.float64))
+    """Mean square of what a layer's outputs change by: tr(D H D^T), D = W - Q [R, C].
+
+    As the sum of D^T D times H, of which one triangle is enough.
+    """
+    total = 0.0
+    for start in range(0, len(hessian), BLOCK):
+        end = min(start + BLOCK, len(hessian))
+        products = difference[:, start:end].t() @ difference[:, :end]
+        products *= hessian[start:end, :end]
+        left, corner = products[:, :start], products[:, start:]
+        total += float(2 * left.sum(dtype=torch.float64) + corner.sum(dtype=torch.float64))
+    return total
