@@ -3,6 +3,7 @@
 Scores [R, C] say what a weight is worth; masks [R, C] bool are True where it stays.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,11 +21,19 @@ def smallest(scores: Tensor, number: int) -> Tensor:
     flat = scores.flatten()
     gone = torch.zeros_like(flat, dtype=torch.bool)
     if number:
-        limit = flat.kthvalue(number).values
+        limit = _limit(flat, number)
         gone = flat < limit
         ties = (flat == limit).nonzero()[:, 0]
-        gone[ties[: number - int(gone.sum())]] = True
+        gone[ties[: number - int(gone.count_nonzero())]] = True
     return ~gone.view(scores.shape)
+
+
+def _limit(scores: Tensor, number: int) -> Tensor:
+    """The `number`-th smallest of the last axis, which stays as one entry."""
+    if scores.is_cpu:  # where numpy's selection takes a tenth of torch's time
+        found = np.partition(scores.numpy(), number - 1)[..., number - 1 : number]
+        return torch.from_numpy(found.copy())
+    return scores.kthvalue(number, keepdim=True).values
 
 
 def smallest_of_rows(scores: Tensor, sparsity: float) -> Tensor:
@@ -39,9 +48,8 @@ def _smallest_of_each(scores: Tensor, number: int) -> Tensor:
     """Mask without the `number` smallest of every row; among equal ones the first go."""
     if not (number and len(scores)):
         return torch.ones_like(scores, dtype=torch.bool)
-    limit = scores.kthvalue(number, dim=1, keepdim=True).values
-    gone = scores <= limit
-    for row in (gone.sum(1) > number).nonzero()[:, 0].tolist():
+    gone = scores <= _limit(scores, number)
+    for row in (gone.count_nonzero(1) > number).nonzero()[:, 0].tolist():
         gone[row] = ~smallest(scores[row], number)
     return ~gone
 
